@@ -1,0 +1,217 @@
+"""The inspect step: what only the files know, read before anything is split, and kept by the files' identity.
+
+An inspector takes one item's media and returns a row of facts. ``picture_content`` gives what joins the same picture
+under two names; ``ecg_intervals`` measures an ECG. Facts of files that have not changed come from the cache of an
+earlier run; what cannot be read is a ledger line, and the item leaves the plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import polars as pl
+
+from qoq_data.clinical.ecg_intervals import measure_intervals
+from qoq_data.clinical.fingerprints import perceptual_hashes_dihedral, pixel_digest, thumbnail
+from qoq_data.clinical.leads import canonical_lead
+from qoq_data.corpus.ledger import Skip
+from qoq_data.corpus.manifest import WORK_FOLDER
+from qoq_data.corpus.render import MediaReference
+from qoq_data.corpus.render_images import IMAGE_FILE_LIMIT
+from qoq_data.corpus.render_signals import render_signal
+from qoq_data.errors import Reason, RecordError
+from qoq_data.formats.image import decode_image
+from qoq_data.formats.storage import RecordingStore, Store
+from qoq_data.recipe import SignalRecipe
+from qoq_data.record import millivolts
+
+ITEMS_A_JOB = 64
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+class Engine(Protocol):
+    """Where jobs run; results come in any order."""
+
+    def map(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Inspector:
+    """``measure`` returns a value for each column of ``schema``."""
+
+    schema: Mapping[str, Any]
+    measure: Callable[[Store, Sequence[MediaReference]], Mapping[str, Any]]
+
+
+def _picture_content(tree: Store, media: Sequence[MediaReference]) -> Mapping[str, Any]:
+    digest = hashlib.sha256()
+    hashes: list[int] = []
+    small = b""
+    for reference in media:
+        if reference.kind == "image":
+            pixels = decode_image(tree.read(reference.path, IMAGE_FILE_LIMIT), reference.path).pixels
+            digest.update(pixel_digest(pixels).encode())
+            if not hashes:
+                hashes = [int(one) for one in perceptual_hashes_dihedral(pixels)]
+                small = thumbnail(pixels).tobytes()
+    return {"digest": digest.hexdigest(), "hashes": hashes, "thumbnail": small}
+
+
+def _ecg_intervals(tree: Store, media: Sequence[MediaReference]) -> Mapping[str, Any]:
+    reference = next(one for one in media if one.kind == "wfdb")
+    rendered = render_signal(tree, reference.path, reference.role, SignalRecipe())
+    names = [canonical_lead(name) for name in rendered.signal.lead_names]
+    signal = rendered.signal
+    values = millivolts(
+        {"unit": signal.unit, "samples": signal.samples, "scale": signal.scale, "offset": signal.offset}
+    )
+    lead = values[names.index("II") if "II" in names else 0]
+    found = measure_intervals(lead, signal.sampling_frequency_hz)
+    return {
+        "heart_rate_bpm": found.heart_rate_bpm,
+        "rr_ms": found.rr_ms,
+        "qrs_ms": found.qrs_ms,
+        "qt_ms": found.qt_ms,
+    }
+
+
+INSPECTORS: Mapping[str, Inspector] = {
+    "picture_content": Inspector(
+        {"digest": pl.String, "hashes": pl.List(pl.UInt64), "thumbnail": pl.Binary}, _picture_content
+    ),
+    "ecg_intervals": Inspector(
+        {"heart_rate_bpm": pl.Float64, "rr_ms": pl.Float64, "qrs_ms": pl.Float64, "qt_ms": pl.Float64}, _ecg_intervals
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    inspector: str
+    raw: Store
+    items: tuple[tuple[str, tuple[MediaReference, ...]], ...]
+
+
+_BOOKKEEPING = {"item": pl.String, "identity": pl.String, "reason": pl.String, "path": pl.String, "detail": pl.String}
+
+
+def _inspect(job: _Job) -> list[dict[str, Any]]:
+    inspector = INSPECTORS[job.inspector]
+    rows = []
+    for item, media in job.items:
+        tree = RecordingStore(job.raw.address)
+        row: dict[str, Any] = dict.fromkeys((*_BOOKKEEPING, *inspector.schema)) | {"item": item}
+        try:
+            row |= inspector.measure(tree, media)
+        except RecordError as error:
+            row |= {"reason": str(error.reason), "path": error.path, "detail": error.detail}
+        row["identity"] = _identity_text(job.raw, sorted(tree.seen))
+        rows.append(row)
+    return rows
+
+
+def inspect_items(
+    items: pl.DataFrame, source: str, inspector_name: str, raw: Store, corpus: Store | None, code: str, engine: Engine
+) -> tuple[pl.DataFrame, list[Skip]]:
+    """Facts of the items that could be read (a row an item, by ``item``), and ledger lines of the others.
+
+    With a ``corpus`` the facts are kept there and taken from there next time, where neither file nor code changed.
+    """
+    inspector = INSPECTORS[inspector_name]
+    schema = _BOOKKEEPING | dict(inspector.schema)
+    cache = f"{WORK_FOLDER}/inspect/{source}-{inspector_name}-{code[:16]}.parquet"
+    known = _cached(corpus, cache, schema)
+    kept = {row["item"]: row for row in known if _identity_text(raw, _paths(row["identity"])) == row["identity"]}
+    wanted = [
+        (row["item"], tuple(MediaReference(**one) for one in row["media"]))
+        for row in items.select("item", "media").iter_rows(named=True)
+    ]
+    missing = [entry for entry in wanted if entry[0] not in kept]
+    jobs = [
+        _Job(inspector_name, raw, tuple(missing[start : start + ITEMS_A_JOB]))
+        for start in range(0, len(missing), ITEMS_A_JOB)
+    ]
+    for rows in engine.map(_inspect, jobs):
+        kept |= {row["item"]: row for row in rows}
+    facts = pl.DataFrame([kept[item] for item, _ in wanted], schema=schema).sort("item")
+    if corpus is not None and jobs:
+        buffer = io.BytesIO()
+        facts.write_parquet(buffer)
+        corpus.write(cache, buffer.getvalue())
+    unreadable = facts.filter(pl.col("reason").is_not_null())
+    skips = [
+        Skip(source, row["item"], row["reason"], row["path"], row["detail"]) for row in unreadable.iter_rows(named=True)
+    ]
+    return facts.filter(pl.col("reason").is_null()).select("item", *inspector.schema), skips
+
+
+def _identity_text(raw: Store, paths: Sequence[str]) -> str:
+    parts = []
+    for path in paths:
+        try:
+            identity = raw.identity(path)
+            parts.append(f"{path}\x1f{identity.size}\x1f{identity.modified}")
+        except RecordError:
+            parts.append(f"{path}\x1f\x1f")
+    return "\x1e".join(parts)
+
+
+def _paths(identity: str) -> list[str]:
+    return [part.split("\x1f")[0] for part in identity.split("\x1e")]
+
+
+def _cached(corpus: Store | None, path: str, schema: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if corpus is None:
+        return []
+    try:
+        frame = pl.read_parquet(io.BytesIO(corpus.read(path)))
+    except (RecordError, pl.exceptions.PolarsError):
+        return []
+    return frame.to_dicts() if frame.schema == pl.Schema(schema) else []
+
+
+def same_content(facts: pl.DataFrame) -> list[tuple[int, int]]:
+    """Pairs of rows of ``picture_content`` facts that hold exactly the same pixels."""
+    first: dict[str, int] = {}
+    return [(first[digest], row) for row, digest in enumerate(facts["digest"]) if first.setdefault(digest, row) != row]
+
+
+def near_content(facts: pl.DataFrame) -> list[tuple[int, int]]:
+    """Pairs of rows of ``picture_content`` facts that show the same picture, maybe turned, flipped or re-encoded."""
+    from qoq_data.clinical.fingerprints import confirm_pair, near_duplicate_pairs
+
+    hashes = np.array(facts["hashes"].to_list(), dtype=np.uint64).reshape(-1, 8)
+    thumbnails = [np.frombuffer(small, np.uint8).reshape(32, 32) for small in facts["thumbnail"]]
+    candidates = near_duplicate_pairs(hashes)
+    return [(i, j) for i, j, _ in candidates if confirm_pair(thumbnails[i], thumbnails[j])]
+
+
+def conflicting(facts: pl.DataFrame, items: pl.DataFrame) -> set[str]:
+    """Items that hold exactly the same pixels as another but a different answer to a task."""
+    answers = [column for column in items.columns if column.startswith("answer.")]
+    joined = facts.select("item", "digest").join(items.select("item", *answers), on="item")
+    clashing: set[str] = set()
+    for column in answers:
+        labelled = joined.filter(pl.col(column).is_not_null())
+        text = pl.col(column).list.sort().list.join("\x1f") if labelled.schema[column] == pl.List(pl.String) else column
+        counts = labelled.with_columns(
+            pl.col(column).cast(pl.String).alias("text") if isinstance(text, str) else text.alias("text")
+        )
+        clashes = counts.group_by("digest").agg(pl.col("text").n_unique().alias("kinds")).filter(pl.col("kinds") > 1)
+        clashing |= set(labelled.join(clashes, on="digest", how="semi")["item"])
+    return clashing
+
+
+def conflict_skips(source: str, items: pl.DataFrame, clashing: set[str]) -> list[Skip]:
+    rows = items.filter(pl.col("item").is_in(sorted(clashing))).select("item", "label_file").iter_rows()
+    return [
+        Skip(source, item, str(Reason.LABEL_CONFLICT), path, "the same picture stands under another answer too")
+        for item, path in rows
+    ]

@@ -1,0 +1,72 @@
+"""A source's item table, checked against the contract and its SPEC before anything is built on it."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from qoq_data.errors import SourceError, TableError
+from qoq_data.formats.storage import Store
+from qoq_data.record import AnswerType, Split
+from qoq_data.source import ITEM_COLUMNS, Source, SourceOptions, Task
+
+
+def scan_items(source: Source, tree: Store, options: SourceOptions) -> pl.DataFrame:
+    """All items of a raw tree, sorted by ``item``; raises a ``SourceError`` for a table that breaks the contract."""
+    items = source.scan(tree, options).collect()
+    name = source.name
+    for column, dtype in ITEM_COLUMNS.items():
+        if column not in items.columns:
+            raise SourceError(f"{name}: its item table lacks the column {column!r}.")
+        if items.schema[column] != dtype:
+            raise SourceError(
+                f"{name}: the column {column!r} of its item table is {items.schema[column]}, not {dtype}."
+            )
+    if not items.height:
+        raise SourceError(f"{name}: no item was found. 'qoq-data doctor {name}' looks at what is in the folder.")
+    for column in ("item", "group", "media", "label_file", "label_row"):
+        if items[column].null_count():
+            raise SourceError(f"{name}: the column {column!r} of its item table has blanks.")
+    twice = items.filter(pl.col("item").is_duplicated())
+    if twice.height:
+        first = twice.sort("item").row(0, named=True)
+        raise TableError(
+            f"{name}: the item {first['item']} stands more than once ({first['label_file']}, {first['label_row']}). "
+            "Ids are unique in the publisher's release: fetch the table again."
+        )
+    sides = items.filter(~pl.col("official_split").is_in([str(side) for side in Split]))
+    if sides.height:
+        raise SourceError(f"{name}: its item table has an official split that is none of train, validation, test.")
+    _check_columns(source, items)
+    return items.sort("item")
+
+
+def _check_columns(source: Source, items: pl.DataFrame) -> None:
+    spec = source.spec
+    expected = {f"answer.{task.name}": task for task in spec.tasks if not task.fact}
+    allowed = {f"context.{field}" for field in spec.context_fields}
+    for column in items.columns:
+        if column in ITEM_COLUMNS or column in allowed:
+            continue
+        if column not in expected:
+            raise SourceError(f"{source.name}: the column {column!r} of its item table is not declared in its SPEC.")
+    for column, task in expected.items():
+        if column not in items.columns:
+            raise SourceError(f"{source.name}: its item table lacks the column {column!r}.")
+        _check_answers(source.name, items[column], task)
+
+
+def _check_answers(name: str, answers: pl.Series, task: Task) -> None:
+    if task.answer_type is AnswerType.NUMBER:
+        if answers.dtype != pl.Float64 or not bool(answers.drop_nulls().is_finite().all()):
+            raise SourceError(f"{name}: answers of the task {task.name} are not all finite numbers.")
+        return
+    if answers.dtype != pl.List(pl.String):
+        raise SourceError(f"{name}: answers of the task {task.name} are {answers.dtype}, not lists of label keys.")
+    labelled = answers.drop_nulls()
+    known = [choice.key for choice in task.choices]
+    labels = labelled.explode(empty_as_null=False) if labelled.len() else labelled
+    if labelled.len() and not bool(labels.is_in(known).all()):
+        raise SourceError(f"{name}: an answer of the task {task.name} is outside its vocabulary.")
+    counts = labelled.list.len()
+    if bool((counts == 0).any()) or (task.answer_type is AnswerType.ONE and bool((counts != 1).any())):
+        raise SourceError(f"{name}: an answer of the task {task.name} has the wrong number of labels.")

@@ -1,0 +1,159 @@
+"""One recording's files into the signal of a row: leads by name, rate and window as the recipe says, findings beside."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qoq_data.clinical.ecg_paper import PaperLayout, draw_ecg_paper
+from qoq_data.clinical.leads import complete_limb_leads
+from qoq_data.clinical.resampling import fixed_window, resample
+from qoq_data.clinical.signal_quality import signal_findings
+from qoq_data.errors import Reason, RecordError
+from qoq_data.formats.storage import Store
+from qoq_data.formats.wfdb import DigitalRecord, check_budget, decode, signal_file_sizes
+from qoq_data.formats.wfdb_header import Header, parse_header
+from qoq_data.recipe import PaperRecipe, SignalRecipe
+from qoq_data.record import MISSING, Provenance, QualityFinding, Signal, millivolts
+
+HEADER_LIMIT = 1 << 20
+SIGNAL_FILE_SLACK = 1 << 16
+_MILLIVOLTS_PER_UNIT = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6, "v": 1e3}
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedSignal:
+    signal: Signal
+    quality: tuple[QualityFinding, ...]
+    provenance: tuple[Provenance, ...]
+
+
+def render_signal(tree: Store, path: str, role: str, recipe: SignalRecipe) -> RenderedSignal:
+    """Read, check and convert the recording whose header stands at ``path``.
+
+    Raises ``RecordError`` for whatever cannot be right: see ``formats.wfdb``, and LEAD_MISSING, UNIT_UNKNOWN,
+    SAMPLES_OUT_OF_RANGE and SIGNAL_ALL_MISSING.
+    """
+    header_bytes = tree.read(path, HEADER_LIMIT)
+    header = parse_header(header_bytes, path)
+    check_budget(header)
+    files = _read_signal_files(tree, path, header)
+    record, checksum_findings = _decode(header, files, recipe)
+    signal = _signal(record, path)
+    if bool((np.maximum.reduce(signal.samples, axis=None) == MISSING)):
+        raise RecordError(Reason.SIGNAL_ALL_MISSING, "no lead holds a single sample", path)
+    findings = signal_findings(
+        signal.samples,
+        np.asarray(signal.scale, dtype=np.float32),
+        np.asarray(signal.offset, dtype=np.float32),
+        signal.lead_names,
+        signal.sampling_frequency_hz,
+    )
+    signal, taken = _as_asked(signal, recipe)
+    quality = (*checksum_findings, *(QualityFinding(str(f.code), f.lead, round(f.value, 6)) for f in findings))
+    folder = path.rpartition("/")[0]
+    provenance = (
+        Provenance(
+            f"{role} header", path, hashlib.sha256(header_bytes).hexdigest(), "lead names, gain, baseline, rate"
+        ),
+        *(
+            Provenance(role, f"{folder}/{name}" if folder else name, hashlib.sha256(data).hexdigest(), taken)
+            for name, data in files.items()
+        ),
+    )
+    return RenderedSignal(signal, quality, provenance)
+
+
+def _read_signal_files(tree: Store, path: str, header: Header) -> dict[str, bytes]:
+    folder = path.rpartition("/")[0]
+    files: dict[str, bytes] = {}
+    for name, least in signal_file_sizes(header).items():
+        below = f"{folder}/{name}" if folder else name
+        size = tree.identity(below).size
+        if size < least:
+            raise RecordError(Reason.FILE_TRUNCATED, f"{size} bytes where the header claims {least}", below)
+        files[name] = tree.read(below, max(size, least + SIGNAL_FILE_SLACK))
+    return files
+
+
+def _decode(
+    header: Header, files: dict[str, bytes], recipe: SignalRecipe
+) -> tuple[DigitalRecord, tuple[QualityFinding, ...]]:
+    try:
+        return decode(header, files), ()
+    except RecordError as error:
+        if error.reason is not Reason.CHECKSUM_MISMATCH or recipe.checksum_mismatch == "skip":
+            raise
+        return decode(header, files, verify_checksums=False), (QualityFinding("checksum_mismatch", "", 1.0),)
+
+
+def _signal(record: DigitalRecord, path: str) -> Signal:
+    """Digital samples with what turns them into millivolts; wider formats are narrowed only where nothing is lost."""
+    factors = [_MILLIVOLTS_PER_UNIT.get(unit.lower()) for unit in record.unit]
+    if None in factors:
+        raise RecordError(Reason.UNIT_UNKNOWN, "a signal's unit is not a voltage", path)
+    per_unit = np.array(factors, dtype=np.float64)
+    scale = per_unit / record.gain
+    samples = record.samples
+    if samples.dtype != np.int16:
+        missing = samples == record.missing_code
+        known = samples[~missing]
+        if known.size and (int(known.min()) <= MISSING or int(known.max()) > -MISSING - 1):
+            raise RecordError(Reason.SAMPLES_OUT_OF_RANGE, "samples do not fit 16 bits", path)
+        samples = np.where(missing, MISSING, samples).astype(np.int16)
+    return Signal(
+        lead_names=record.lead_names,
+        sampling_frequency_hz=record.sampling_frequency_hz,
+        unit="mV",
+        samples=samples.astype(np.int16, copy=False),
+        scale=tuple(scale.tolist()),
+        offset=tuple((-record.baseline * scale + 0.0).tolist()),
+    )
+
+
+def _as_asked(signal: Signal, recipe: SignalRecipe) -> tuple[Signal, str]:
+    """The signal with the recipe's leads, rate and window, and a sentence on what was taken."""
+    steps = [f"leads {' '.join(signal.lead_names)}", f"all {signal.samples.shape[1]} samples"]
+    if recipe.leads is not None and recipe.leads != signal.lead_names:
+        values, derived = complete_limb_leads(_millivolts(signal), signal.lead_names, recipe.leads)
+        finest = min(signal.scale)
+        signal = _digitised(
+            values, replace(signal, lead_names=recipe.leads, derived_leads=derived), finest / 2 if derived else finest
+        )
+        steps[0] = f"leads {' '.join(recipe.leads)}" + (f" ({' '.join(derived)} computed)" if derived else "")
+    if recipe.resample_hz is not None and recipe.resample_hz != signal.sampling_frequency_hz:
+        native = signal.sampling_frequency_hz
+        values = resample(_millivolts(signal), native, recipe.resample_hz)
+        signal = _digitised(values, replace(signal, sampling_frequency_hz=recipe.resample_hz), min(signal.scale))
+        steps.append(f"resampled from {native:g} to {recipe.resample_hz:g} Hz")
+    if recipe.window_s is not None:
+        length = round(recipe.window_s * signal.sampling_frequency_hz)
+        if length != signal.samples.shape[1]:
+            values = fixed_window(_millivolts(signal), length)
+            signal = _digitised(values, signal, min(signal.scale))
+            steps.append(f"first {recipe.window_s:g} s")
+    return signal, "; ".join(steps)
+
+
+def _millivolts(signal: Signal) -> NDArray[np.float32]:
+    return millivolts({"unit": signal.unit, "samples": signal.samples, "scale": signal.scale, "offset": signal.offset})
+
+
+def _digitised(values: NDArray[np.float32], like: Signal, scale: float) -> Signal:
+    """Millivolts back into int16 at ``scale`` a step, or at the finest step that holds them without clipping."""
+    peak = float(np.nanmax(np.abs(values), initial=0.0))
+    scale = max(scale, peak / (-MISSING - 1))
+    gaps = np.isnan(values)
+    samples = np.rint(np.where(gaps, 0.0, values) / scale).astype(np.int16)
+    samples[gaps] = MISSING
+    leads = values.shape[0]
+    return replace(like, samples=samples, scale=(scale,) * leads, offset=(0.0,) * leads)
+
+
+def draw_signal(signal: Signal, recipe: PaperRecipe) -> NDArray[np.uint8]:
+    """The signal on millimetre paper, uint8 [height, width, 3]."""
+    layout = PaperLayout.named(recipe.leads, pixels_per_mm=recipe.pixels_per_mm, lead=recipe.lead)
+    return draw_ecg_paper(_millivolts(signal), signal.sampling_frequency_hz, signal.lead_names, layout)

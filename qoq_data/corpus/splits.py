@@ -1,0 +1,110 @@
+"""Which side of the corpus a row stands on: the group decides before the official split does.
+
+A group is a patient within an identity group, joined with whatever shares content. If any item of a group is
+officially test the whole group is test, else if any is validation it is validation, else train. Groups without an
+official side are hashed. A source whose publisher gives train and test only gets its validation hashed out of train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from qoq_data.corpus.draws import fractions
+from qoq_data.errors import SplitError
+from qoq_data.record import Split
+
+SEPARATOR = "\x1f"
+
+
+def group_keys(items: pl.DataFrame, source: str, identity_group: str) -> pl.Series:
+    """Name of each item's group across sources: patients join within the identity group, the rest within the source."""
+    keys = items.select(
+        pl.when(pl.col("patient").is_not_null())
+        .then(pl.concat_str(pl.lit(identity_group), pl.col("group"), separator=SEPARATOR))
+        .otherwise(pl.concat_str(pl.lit(source), pl.lit("no patient"), pl.col("group"), separator=SEPARATOR))
+    )
+    return keys.to_series().rename("group_key")
+
+
+def join_groups(keys: pl.Series, links: Iterable[tuple[int, int]]) -> pl.Series:
+    """Group of each item after items that share content are put together.
+
+    ``links`` are pairs of row numbers. A joined group is named by the smallest key in it, so the result does not
+    depend on the order of the links.
+    """
+    codes = keys.rank("dense").to_numpy().astype(np.int64) - 1
+    parent = np.arange(int(codes.max(initial=-1)) + 1)
+    linked = False
+    for left, right in links:
+        a, b = _root(parent, int(codes[left])), _root(parent, int(codes[right]))
+        parent[max(a, b)] = min(a, b)
+        linked = True
+    if not linked:
+        return keys
+    names = keys.unique().sort()
+    roots = np.array([_root(parent, code) for code in range(parent.size)])
+    return names.gather(roots[codes]).rename(keys.name)
+
+
+def _root(parent: NDArray[np.int64], node: int) -> int:
+    while parent[node] != node:
+        parent[node] = parent[parent[node]]
+        node = int(parent[node])
+    return node
+
+
+def assign_splits(items: pl.DataFrame, seed: int, validation: float, test: float) -> pl.Series:
+    """Side of each item, from its columns ``group_key``, ``source`` and ``official_split``; all sources at once."""
+    official = pl.col("official_split")
+    by_source = items.group_by("source").agg(
+        (official == "validation").any().alias("has_validation"), official.is_not_null().any().alias("has_official")
+    )
+    groups = (
+        items.lazy()
+        .join(by_source.lazy(), on="source")
+        .group_by("group_key")
+        .agg(
+            (official == "test").any().alias("test"),
+            (official == "validation").any().alias("validation"),
+            (official == "train").any().alias("train"),
+            (pl.col("has_official") & ~pl.col("has_validation")).all().alias("validation_from_train"),
+        )
+        .sort("group_key")
+        .collect()
+    )
+    drawn = pl.Series("drawn", fractions(seed, "split", groups["group_key"].to_list()))
+    sides = groups.with_columns(drawn).select(
+        "group_key",
+        pl.when(pl.col("test").fill_null(False))
+        .then(pl.lit(str(Split.TEST)))
+        .when(pl.col("validation").fill_null(False))
+        .then(pl.lit(str(Split.VALIDATION)))
+        .when(pl.col("train").fill_null(False))
+        .then(
+            pl.when(pl.col("validation_from_train") & (pl.col("drawn") < validation))
+            .then(pl.lit(str(Split.VALIDATION)))
+            .otherwise(pl.lit(str(Split.TRAIN)))
+        )
+        .when(pl.col("drawn") < test)
+        .then(pl.lit(str(Split.TEST)))
+        .when(pl.col("drawn") < test + validation)
+        .then(pl.lit(str(Split.VALIDATION)))
+        .otherwise(pl.lit(str(Split.TRAIN)))
+        .alias("split"),
+    )
+    return items.select("group_key").join(sides, on="group_key", how="left", maintain_order="left")["split"]
+
+
+def check_splits(rows: pl.DataFrame) -> None:
+    """Raise ``SplitError`` when a patient or a group of rows stands on two sides."""
+    for column in ("group_key", "patient"):
+        crossing = (
+            rows.filter(pl.col(column).is_not_null()).group_by(column).agg(pl.col("split").n_unique().alias("sides"))
+        )
+        count = crossing.filter(pl.col("sides") > 1).height
+        if count:
+            raise SplitError(f"{count} {'patients' if column == 'patient' else 'groups'} would stand in two splits.")

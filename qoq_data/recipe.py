@@ -1,0 +1,279 @@
+"""The recipe: everything that decides what a corpus holds, validated whole before any work.
+
+A recipe is YAML. Unknown keys name the nearest known one, and all problems are reported at once. Where the raw files
+lie is not part of it: that is ``--raw`` or ``QOQ_RAW``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from qoq_data.errors import RecipeError, UnknownNameError
+from qoq_data.source import Source, SourceOptions
+
+_RECIPE_BYTES = 1 << 20
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SplitRecipe(_Section):
+    validation: float = Field(0.1, ge=0, lt=0.5, description="share of groups without an official split")
+    test: float = Field(0.1, ge=0, lt=0.5, description="share of groups without an official split")
+
+
+class PaperRecipe(_Section):
+    leads: Literal["3x4", "column", "single"] = Field("3x4", description="3x4 with a rhythm strip, column, or single")
+    pixels_per_mm: float = Field(4.0, ge=0.5, le=20, description="resolution of the drawn paper")
+    lead: str = Field("II", description="the lead of the rhythm strip, or of a single-lead picture")
+
+
+class SignalRecipe(_Section):
+    resample_hz: float | None = Field(None, gt=0, le=4000, description="null keeps the native rate")
+    window_s: float | None = Field(None, gt=0, le=3600, description="first seconds; shorter ones are padded with gaps")
+    leads: tuple[str, ...] | None = Field(
+        None, min_length=1, description="by name; null keeps all as recorded; a missing limb lead is computed"
+    )
+    checksum_mismatch: Literal["skip", "finding"] = Field("skip", description="when samples disagree with the header")
+    paper: PaperRecipe | None = Field(None, description="draw each ECG on millimetre paper, as an image of the row")
+
+
+class ImageRecipe(_Section):
+    max_pixels: int = Field(524_288, ge=1024, le=100_000_000, description="larger pictures are scaled down")
+    longest_side: int = Field(1024, ge=32, le=20_000, description="in pixels")
+    encoding: Literal["jpeg", "png"] = Field("jpeg", description="of pictures whose pixels changed")
+    quality: int = Field(95, ge=50, le=100, description="of JPEG")
+
+
+class BoxRecipe(_Section):
+    per: Literal["component", "mask", "union"] = Field(
+        "component", description="a box a connected component, a box a mask file, or one box round all"
+    )
+    min_area_px: int = Field(0, ge=0, description="smaller components give no box; 0 keeps all")
+    min_area_mm2: float | None = Field(None, gt=0, description="the same where the spacing is known")
+
+
+class ShardRecipe(_Section):
+    rows: int | None = Field(None, ge=1, le=100_000, description="target; null is the source's own")
+    compression: Literal["lz4", "zstd", "none"] = Field("lz4", description="of the parquet pages")
+
+
+class SourceRecipe(_Section):
+    name: str = Field(description="a source of 'qoq-data list'")
+    tasks: tuple[str, ...] | None = Field(None, min_length=1, description="null asks the source's default tasks")
+    skip_limit: float | None = Field(None, ge=0, le=1, description="share that may be skipped; null: the source's own")
+    options: dict[str, Any] = Field(default_factory=dict, description="keys of the source's own")
+
+
+class Recipe(_Section):
+    """A corpus: its sources and how their items become rows."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="of the corpus")
+    sources: tuple[SourceRecipe, ...] = Field(min_length=1)
+    rows_per_record: Literal["one", "all"] = Field("one", description="one task drawn a record, or all it can answer")
+    sample: float = Field(1.0, gt=0, le=1, description="seeded share of patients, the same ones every time")
+    seed: int = Field(0, ge=0, description="of every draw")
+    patient_key: str = Field(
+        "qoq", min_length=1, max_length=64, description="key of the hash that replaces patient ids"
+    )
+    near_duplicates: bool = Field(True, description="keep near-duplicate pictures on one side, also turned or flipped")
+    label_conflict: Literal["skip", "keep"] = Field("skip", description="when the same content has two answers")
+    split: SplitRecipe = SplitRecipe()
+    signals: SignalRecipe = SignalRecipe()
+    images: ImageRecipe = ImageRecipe()
+    boxes: BoxRecipe = BoxRecipe()
+    masks: bool = Field(False, description="store the label mask of each image as PNG")
+    shards: ShardRecipe = ShardRecipe()
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Safe YAML in which a key that stands twice is an error and not a silent overwrite."""
+
+
+def _mapping_without_repeats(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = key_node.value
+        if key in seen:
+            raise yaml.MarkedYAMLError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_repeats)
+
+
+def parse_recipe(text: str, where: str, sources: Mapping[str, Source], overrides: Mapping[str, Any] = {}) -> Recipe:  # noqa: B006
+    """The recipe of a YAML text, checked against the sources that exist.
+
+    ``overrides`` are dotted keys that win over the text. Raises ``RecipeError`` with every problem found.
+    """
+    if len(text) > _RECIPE_BYTES:
+        raise RecipeError(where, ["it is larger than a recipe can be"])
+    try:
+        tree = yaml.load(text, _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        raise RecipeError(where, [f"{line}{getattr(error, 'problem', None) or 'it is not YAML'}"]) from error
+    if not isinstance(tree, dict):
+        raise RecipeError(where, ["it is not a mapping of keys to values"])
+    for dotted, value in overrides.items():
+        _set(tree, dotted.split("."), value)
+    try:
+        recipe = Recipe.model_validate(tree)
+    except ValidationError as error:
+        problems = [_problem(detail, Recipe) for detail in error.errors(include_url=False, include_input=False)]
+        raise RecipeError(where, problems) from error
+    problems = [problem for entry in recipe.sources for problem in _source_problems(entry, sources)]
+    names = [entry.name for entry in recipe.sources]
+    problems += [f"sources: {name} stands twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    if recipe.split.validation + recipe.split.test >= 1:
+        problems.append("split: nothing is left to train on")
+    if problems:
+        raise RecipeError(where, problems)
+    return recipe
+
+
+def source_options(entry: SourceRecipe, source: Source) -> SourceOptions:
+    return source.options_model.model_validate(entry.options)
+
+
+def default_recipe(source: Source) -> Recipe:
+    """The recipe of a source alone, all keys at their defaults."""
+    options = source.options_model().model_dump(mode="json")
+    entry = SourceRecipe(name=source.name, options=options)
+    return Recipe(name=source.name, sources=(entry,))
+
+
+def combined_recipe(names: Sequence[str], sources: Mapping[str, Source]) -> str:
+    """Text of a recipe of several sources, all keys at their defaults."""
+    entries = tuple(default_recipe(sources[name]).sources[0] for name in names)
+    return recipe_text(Recipe(name="-".join(names), sources=entries), sources)
+
+
+def find_recipe(name: str, sources: Mapping[str, Source]) -> tuple[str, str]:
+    """Text of a recipe and where it stands: a file's path, a source's name, or a recipe that ships with the package."""
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        path = Path(name)
+        if not path.is_file():
+            raise UnknownNameError(f"There is no recipe file {path.name}.")
+        if path.stat().st_size > _RECIPE_BYTES:
+            raise RecipeError(path.name, ["it is larger than a recipe can be"])
+        return path.read_text(encoding="utf-8"), path.name
+    if name in sources:
+        return recipe_text(default_recipe(sources[name]), sources), f"the recipe of {name}"
+    for folder in _recipe_folders():
+        if (folder / f"{name}.yaml").is_file():
+            return (folder / f"{name}.yaml").read_text(encoding="utf-8"), f"{name}.yaml"
+    shipped = [path.stem for folder in _recipe_folders() for path in sorted(folder.glob("*.yaml"))]
+    raise UnknownNameError(f"There is no source or recipe {name!r}.{nearest(name, [*sources, *shipped])}")
+
+
+def _recipe_folders() -> list[Path]:
+    package = Path(__file__).parent
+    return [folder for folder in (package / "recipes", package.parent / "recipes") if folder.is_dir()]
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A sentence that names what was probably meant, or all there is when nothing is near."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if close:
+        return f" Did you mean {close[0]!r}?"
+    return f" There are: {', '.join(sorted(set(known)))}." if known else ""
+
+
+def recipe_text(recipe: Recipe, sources: Mapping[str, Source]) -> str:
+    """The recipe as YAML for a person to edit: every key, each with what it means."""
+    return "\n".join(_yaml_lines(recipe, sources, 0)) + "\n"
+
+
+def _yaml_lines(section: BaseModel, sources: Mapping[str, Source], depth: int) -> Iterator[str]:
+    pad = "  " * depth
+    for name, info in type(section).model_fields.items():
+        value = getattr(section, name)
+        comment = f"  # {info.description}" if info.description else ""
+        if name == "sources":
+            yield f"{pad}sources:"
+            for entry in value:
+                yield from _source_lines(entry, sources)
+        elif isinstance(value, BaseModel):
+            yield f"{pad}{name}:{comment}"
+            yield from _yaml_lines(value, sources, depth + 1)
+        else:
+            yield f"{pad}{name}: {_scalar(value)}{comment}"
+
+
+def _source_lines(entry: SourceRecipe, sources: Mapping[str, Source]) -> Iterator[str]:
+    source = sources[entry.name]
+    fields = SourceRecipe.model_fields
+    yield f"  - name: {entry.name}"
+    names = ", ".join(task.name for task in source.spec.tasks)
+    yield f"    tasks: {_scalar(entry.tasks)}  # {fields['tasks'].description}; there are: {names}"
+    yield f"    skip_limit: {_scalar(entry.skip_limit)}  # {fields['skip_limit'].description}"
+    options = source.options_model.model_fields
+    if options:
+        yield "    options:"
+        for name, info in options.items():
+            comment = f"  # {info.description}" if info.description else ""
+            yield f"      {name}: {_scalar(entry.options.get(name, info.get_default()))}{comment}"
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(_scalar(one) for one in value) + "]"
+    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
+
+
+def _set(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        tree = tree.setdefault(key, {})
+    tree[keys[-1]] = value
+
+
+def _source_problems(entry: SourceRecipe, sources: Mapping[str, Source]) -> list[str]:
+    source = sources.get(entry.name)
+    if source is None:
+        return [f"sources: there is no source {entry.name!r}.{nearest(entry.name, list(sources))}"]
+    known = [task.name for task in source.spec.tasks]
+    problems = [
+        f"sources.{entry.name}.tasks: there is no task {task!r}.{nearest(task, known)}"
+        for task in entry.tasks or ()
+        if task not in known
+    ]
+    try:
+        source_options(entry, source)
+    except ValidationError as error:
+        problems += [
+            f"sources.{entry.name}.options.{_problem(detail, source.options_model)}"
+            for detail in error.errors(include_url=False, include_input=False)
+        ]
+    return problems
+
+
+def _problem(detail: Any, model: type[BaseModel]) -> str:
+    *parents, last = detail["loc"] or ("recipe",)
+    where = ".".join(str(part) for part in (*parents, last))
+    if detail["type"] != "extra_forbidden":
+        return f"{where}: {detail['msg'].lower()}"
+    current: Any = model
+    for part in parents:
+        if isinstance(part, int):
+            continue
+        current = _section_of(current.model_fields[part].annotation)
+    return f"{where}: there is no such key.{nearest(str(last), list(current.model_fields))}"
+
+
+def _section_of(annotation: Any) -> Any:
+    """The section class inside ``Section``, ``Section | None`` or ``tuple[Section, ...]``."""
+    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return BaseModel

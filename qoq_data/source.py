@@ -1,0 +1,174 @@
+"""The contract of a source: what one file in ``qoq_data/sources`` has to hold.
+
+    SPEC                                    a SourceSpec
+    scan(tree, options) -> pl.LazyFrame     a row an item, in the columns of ``ITEM_COLUMNS``; opens no medium
+    synthesize(folder, seed, patients)      writes a miniature raw tree in the publisher's exact layout
+
+and, where the general way does not do: ``Options`` (a subclass of SourceOptions), ``detect_version(tree) -> str``,
+``tables(tree) -> tuple[str, ...]`` and ``statistics(tree, options)``.
+
+An item table has the fixed columns below and, beside them:
+
+    answer.<task>     list of label keys (``one`` and ``several``) or a float (``number``); null: the item has no answer
+    context.<field>   text that may be known when the question is asked; only fields in ``SPEC.context_fields``
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+from qoq_data.licence import Access, Licence
+from qoq_data.record import AnswerType, Domain
+
+if TYPE_CHECKING:
+    from qoq_data.formats.storage import Store
+
+MEDIA_TYPE = pl.Struct({"role": pl.String, "kind": pl.String, "path": pl.String, "part": pl.String})
+"""One file of an item: its role in the row, its kind, its path below the root, and which part of it is meant."""
+
+MediaKind = Literal["wfdb", "image", "mask"]
+
+ITEM_COLUMNS: Mapping[str, pl.DataType | type[pl.DataType]] = {
+    "item": pl.String,
+    "patient": pl.String,
+    "group": pl.String,
+    "study": pl.String,
+    "official_split": pl.String,
+    "media": pl.List(MEDIA_TYPE),
+    "label_file": pl.String,
+    "label_row": pl.String,
+}
+"""Fixed columns of an item table.
+
+``item`` is unique and stable. ``patient`` is null where the publisher gives none; ``group`` never is: it is the
+patient, or the closest thing to one. ``label_file`` and ``label_row`` say where the answers stand.
+"""
+
+
+class SourceOptions(BaseModel):
+    """Recipe keys of one source; a source with its own keys subclasses this."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A label's key in the item table and its text in the row."""
+
+    key: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A question family with its vocabulary.
+
+    ``wordings`` are ways to ask the same thing, in words of our own; which one a row gets follows from its id.
+    ``tolerance`` is absolute and in the unit that the wordings name; only numbers have one. ``fact`` names a measured
+    value of the inspect step (``<inspector>.<column>``) where the answer is not in the publisher's tables.
+    ``default`` is False for a task that a recipe has to ask for by name.
+    """
+
+    name: str
+    answer_type: AnswerType
+    wordings: tuple[str, ...]
+    choices: tuple[Choice, ...] = ()
+    tolerance: float | None = None
+    fact: str = ""
+    default: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SourceVersion:
+    """A release of the source and its publisher's counts, where stated."""
+
+    name: str
+    items: int | None = None
+    patients: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedFile:
+    """A file or folder (``path`` ends in ``/``) of the published layout, relative to the root.
+
+    ``columns`` are the columns of a table that the source reads.
+    """
+
+    path: str
+    required: bool = True
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticTask:
+    """Which measured features show a task's labels in the synthetic medium.
+
+    ``features`` are names of ``qoq_data.clinical.ecg_features.FEATURES`` or ``image_features.FEATURES``.
+    """
+
+    task: str
+    features: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSpec:
+    """Everything there is to know about a source without its files.
+
+    ``licences`` maps an input's role (``media``, ``labels``) to its licence. ``identity_group`` names the numbering in
+    which patients of several sources are the same people. ``grouping`` says in a sentence what keeps splits apart.
+    ``published_items`` is the count of the paper's Table 6, shown beside the publisher's own. ``bytes_per_row`` is
+    what a stored row weighs about, for ``--dry-run``.
+    """
+
+    name: str
+    title: str
+    domain: Domain
+    modality: str
+    homepage: str
+    citation: str
+    licences: Mapping[str, Licence]
+    access: Access
+    access_steps: tuple[str, ...]
+    identity_group: str
+    grouping: str
+    versions: tuple[SourceVersion, ...]
+    expected_files: tuple[ExpectedFile, ...]
+    tasks: tuple[Task, ...]
+    context_fields: tuple[str, ...] = ()
+    published_items: int | None = None
+    checksums_file: str | None = None
+    inspectors: tuple[str, ...] = ()
+    rows_per_shard: int = 512
+    bytes_per_row: int = 100_000
+    skip_limit: float = 0.02
+    synthetic: tuple[SyntheticTask, ...] = field(default=())
+
+    def task(self, name: str) -> Task:
+        return next(task for task in self.tasks if task.name == name)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source file as the frame holds it."""
+
+    spec: SourceSpec
+    scan: Callable[[Store, Any], pl.LazyFrame]
+    synthesize: Callable[[Path, int, int], None]
+    module_file: Path
+    options_model: type[SourceOptions] = SourceOptions
+    detect_version: Callable[[Store], str] | None = None
+    statistics: Callable[[Store, Any], Mapping[str, int]] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    def version(self, tree: Store) -> str:
+        """The release found in a raw tree; the first of the SPEC where the files do not tell."""
+        return self.detect_version(tree) if self.detect_version else self.spec.versions[0].name

@@ -1,0 +1,152 @@
+"""Fingerprints: views of one picture are found, other pictures of the class are not."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from qoq_data.clinical.fingerprints import (
+    MAX_DISTANCE,
+    canonical_hash,
+    confirm_pair,
+    confirmed_pairs,
+    near_duplicate_pairs,
+    perceptual_hash,
+    perceptual_hashes_dihedral,
+    pixel_digest,
+    thumbnail,
+    thumbnail_hashes,
+)
+
+TURNS = [None, *(Image.Transpose[name] for name in (
+    "FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90",
+))]  # fmt: skip  # of EXIF orientations 1 to 8
+
+
+def speckle(seed: int, height: int = 240, width: int = 320) -> np.ndarray:
+    """A frame like breast ultrasound: speckle, the layers and shading that all frames share, and one dark lesion."""
+    random = np.random.default_rng(seed)
+    real, imaginary = (ndimage.gaussian_filter(random.normal(size=(height, width)), (1.2, 2.0)) for _ in range(2))
+    envelope = np.hypot(real, imaginary)
+    y, x = np.mgrid[0:height, 0:width] / np.array([height, width])[:, None, None]
+    tissue = 0.6 + 0.25 * np.sin(9 * y) + 0.5 * np.exp(-(((y - 0.75) / 0.06) ** 2))
+    texture = ndimage.gaussian_filter(random.normal(size=(height, width)), 20)
+    cx, cy, a, b = random.uniform((0.3, 0.3, 0.1, 0.1), (0.7, 0.6, 0.2, 0.2))
+    lesion = ((x - cx) / a) ** 2 + ((y - cy) / b) ** 2 < 1
+    echo = tissue * (1 + 0.25 * texture / texture.std()) * np.exp(-0.8 * y) * np.where(lesion, 0.25, 1)
+    return np.clip(70 * np.log1p(3 * np.clip(echo * envelope / envelope.mean(), 0, None)), 0, 255).astype(np.uint8)
+
+
+def as_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer))
+
+
+VIEWS = {
+    "copy": lambda p: p.copy(),
+    "RGB": lambda p: np.repeat(p[..., None], 3, axis=2),
+    "JPEG q80": lambda p: as_jpeg(p, 80),
+    "smaller": lambda p: np.asarray(Image.fromarray(p).resize((213, 160), Image.Resampling.LANCZOS)),
+    "square": lambda p: np.asarray(Image.fromarray(p).resize((416, 416), Image.Resampling.BICUBIC)),
+    "mirrored": lambda p: p[:, ::-1].copy(),
+    "upside down": lambda p: p[::-1].copy(),
+    "rotated 90": lambda p: np.rot90(p).copy(),
+    "rotated 270, JPEG q60": lambda p: as_jpeg(np.rot90(p, 3).copy(), 60),
+    "brighter": lambda p: np.clip(p.astype(int) + 12, 0, 255).astype(np.uint8),
+    "more contrast": lambda p: np.clip(p * 1.1 + 5, 0, 255).astype(np.uint8),
+}
+
+
+@pytest.fixture(scope="module")
+def frames() -> list[np.ndarray]:
+    return [speckle(seed) for seed in range(120)]
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_views_of_one_picture_are_found_and_confirmed(name: str, frames: list[np.ndarray]) -> None:
+    chosen = frames[:15]
+    thumbnails = np.array([thumbnail(p) for p in chosen] + [thumbnail(VIEWS[name](p)) for p in chosen])
+    assert [(i, j) for i, j, _ in confirmed_pairs(thumbnails)] == [(i, i + 15) for i in range(15)]
+
+
+def test_other_pictures_of_the_class_are_not_confirmed(frames: list[np.ndarray]) -> None:
+    thumbnails = np.array([thumbnail(p) for p in frames])
+    assert confirmed_pairs(thumbnails, max_distance=63) == []  # all 7,140 pairs, whatever their hashes say
+
+
+def test_digest_is_of_pixels_and_shape() -> None:
+    grey = np.arange(24, dtype=np.uint8).reshape(4, 6)
+    assert pixel_digest(grey) == pixel_digest(np.asfortranarray(grey)) == pixel_digest(np.stack([grey] * 3, axis=2))
+    others = [grey.reshape(6, 4), grey.T, grey[::-1], grey + 1, np.stack([grey, grey, grey + 1], axis=2)]
+    assert len({pixel_digest(other) for other in [grey, *others]}) == 6
+
+
+def test_eight_hashes_are_those_of_the_eight_turns(frames: list[np.ndarray]) -> None:
+    small = thumbnail(frames[0])
+    hashes = thumbnail_hashes(small[None])[0]
+    turned = [small if turn is None else np.asarray(Image.fromarray(small).transpose(turn)) for turn in TURNS]
+    assert [int(thumbnail_hashes(t[None])[0, 0]) for t in turned] == hashes.tolist()
+    assert len(set(hashes.tolist())) == 8
+    assert len({int(canonical_hash(thumbnail_hashes(t[None]))[0]) for t in turned}) == 1
+    assert perceptual_hash(frames[0]) == perceptual_hashes_dihedral(frames[0])[0] == hashes[0]
+    assert hashes.dtype == np.uint64
+
+
+def test_pairs_are_complete_and_ordered() -> None:
+    random = np.random.default_rng(5)
+    hashes = random.integers(0, 2**63, (300, 8), dtype=np.uint64)
+    for i in range(0, 200, 2):  # plant neighbours at distances around the limit
+        flips = random.choice(63, int(random.integers(0, 16)), replace=False)
+        mask = np.bitwise_or.reduce(np.uint64(1) << flips.astype(np.uint64), initial=np.uint64(0))
+        hashes[299 - i // 2, random.integers(8)] = hashes[i // 2, 0] ^ mask
+    expected = []
+    for i in range(300):
+        for j in range(i + 1, 300):
+            distance = min((int(hashes[i, 0]) ^ int(hashes[j, k])).bit_count() for k in range(8))
+            if distance <= MAX_DISTANCE:
+                expected.append((i, j, distance))
+    assert near_duplicate_pairs(hashes) == expected
+    assert 40 < len(expected) < 100
+    assert near_duplicate_pairs(hashes[:0]) == []
+
+
+def test_pairs_across_blocks() -> None:
+    hashes = np.random.default_rng(6).integers(0, 2**63, (4200, 8), dtype=np.uint64)
+    hashes[4150, 3] = hashes[70, 0]
+    hashes[4199, 7] = hashes[4098, 0] ^ np.uint64(5)
+    assert near_duplicate_pairs(hashes, 5) == [(70, 4150, 0), (4098, 4199, 2)]
+
+
+def test_flat_pictures() -> None:
+    black, grey = np.zeros((32, 32), np.uint8), np.full((32, 32), 90, np.uint8)
+    assert perceptual_hash(black) == perceptual_hash(grey) == 0
+    assert confirm_pair(black, black)
+    assert not confirm_pair(black, grey)
+    assert not confirm_pair(black, thumbnail(speckle(1)))
+
+
+def test_real_busi_pictures_are_all_different(realdata: Path) -> None:
+    paths = sorted((realdata / "busi").rglob("*).png"))
+    thumbnails = np.array([thumbnail(np.asarray(Image.open(path))) for path in paths])
+    assert len(thumbnails) == 8
+    assert confirmed_pairs(thumbnails, max_distance=63) == []
+    mirrored = np.array([thumbnail(np.asarray(Image.open(path))[:, ::-1].copy()) for path in paths])
+    assert [(i, j) for i, j, _ in confirmed_pairs(np.concatenate([thumbnails, mirrored]))] == [
+        (i, i + 8) for i in range(8)
+    ]
+
+
+def test_real_copies_are_found(realdata: Path) -> None:
+    folder = realdata / "brain-tumor-classification-mri"
+    paths = [path for path in sorted(folder.rglob("*.jpg")) if path.is_file()]
+    pictures = [np.asarray(Image.open(path)) for path in paths]
+    digests = [pixel_digest(picture) for picture in pictures]
+    equal = [(i, j) for i in range(len(digests)) for j in range(i + 1, len(digests)) if digests[i] == digests[j]]
+    assert len(equal) == 1
+    assert [(i, j) for i, j, _ in confirmed_pairs(np.array([thumbnail(p) for p in pictures]))] == equal
