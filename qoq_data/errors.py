@@ -99,6 +99,7 @@ class Reason(StrEnum):
     MASK_CONFLICT = "mask_conflict"
     NO_LABEL = "no_label"
     LABEL_CONFLICT = "label_conflict"
+    WITHDRAWN = "withdrawn"
     READER_CRASHED = "reader_crashed"
 
 

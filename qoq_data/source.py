@@ -11,6 +11,8 @@ An item table has the fixed columns below and, beside them:
 
     answer.<task>     list of label keys (``one`` and ``several``) or a float (``number``); null: the item has no answer
     context.<field>   text that may be known when the question is asked; only fields in ``SPEC.context_fields``
+    skip_reason       where it is not null the item goes to the skip ledger: a value of ``errors.Reason``
+    skip_detail       one sentence for the ledger, without content
 """
 
 from __future__ import annotations
@@ -49,6 +51,9 @@ ITEM_COLUMNS: Mapping[str, pl.DataType | type[pl.DataType]] = {
 ``item`` is unique and stable. ``patient`` is null where the publisher gives none; ``group`` never is: it is the
 patient, or the closest thing to one. ``label_file`` and ``label_row`` say where the answers stand.
 """
+
+SKIP_COLUMNS = ("skip_reason", "skip_detail")
+"""Optional columns of an item table, both or none."""
 
 
 class SourceOptions(BaseModel):

@@ -35,7 +35,7 @@ def build(
     """Build a corpus from raw folders; a build that was stopped goes on where it was."""
     from qoq_data.corpus.build import build_corpus
     from qoq_data.corpus.planning import plan_corpus
-    from qoq_data.corpus.roots import gather_inputs
+    from qoq_data.corpus.roots import gather_inputs, remember_roots
     from qoq_data.cli.printing import print_json, print_line, row_progress
     from qoq_data.engines.local import LocalEngine, default_workers
     from qoq_data.formats.storage import Store
@@ -48,6 +48,7 @@ def build(
     if dry_run:
         _print_plan(plan_corpus(chosen, inputs, None, engine), as_json)
         return
+    remember_roots(corpus, inputs)
     with row_progress("rows") as progress:
         manifest = build_corpus(chosen, inputs, corpus, engine, progress)
     write_corpus_card(manifest, [one.source for one in inputs], corpus)

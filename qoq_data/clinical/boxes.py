@@ -56,22 +56,11 @@ def components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], list[tuple[s
     """Label the connected components of a mask of any dimension: (labels 1..n, 0 elsewhere; bounding slices of each).
 
     Connectivity is full: pixels that touch by a corner belong together (8 neighbours in 2-D, 26 in 3-D). Numbers
-    follow the raster order of each component's first voxel, whatever the order in which scipy finds them.
+    follow the raster order of each component's first voxel: so scipy numbers into a C-ordered array.
     """
     labelled = np.empty(mask.shape, np.int32)
     count = int(ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, mask.ndim), output=labelled))
-    if count == 0:
-        return labelled, []
-    flat = labelled.ravel()
-    places = np.flatnonzero(flat)
-    first = np.zeros(count + 1, np.int64)
-    first[flat[places[::-1]]] = places[::-1]
-    order = np.argsort(first[1:], kind="stable")
-    if not np.array_equal(order, np.arange(count)):
-        number = np.zeros(count + 1, np.int32)
-        number[order + 1] = np.arange(1, count + 1)
-        labelled = number[labelled]
-    return labelled, list(ndimage.find_objects(labelled, max_label=count))
+    return labelled, list(ndimage.find_objects(labelled, max_label=count)) if count else []
 
 
 def boxes_from_mask(

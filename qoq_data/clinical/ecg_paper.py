@@ -128,10 +128,9 @@ def draw_ecg_paper(
     that the layout shows.
     """
     picture = _background(layout).copy()
-    height, width = layout.shape_px
-    pixels = picture.reshape(-1, 3)
     speed = layout.paper_speed_mm_per_s * layout.pixels_per_mm / sampling_frequency_hz
     gain = np.float32(layout.gain_mm_per_mv * layout.pixels_per_mm)
+    spans = []
     for row, names in enumerate(layout.rows):
         baseline_px = layout.baseline_mm(row) * layout.pixels_per_mm
         share_s = layout.duration_s / len(names)
@@ -139,10 +138,11 @@ def draw_ecg_paper(
             first = round(column * share_s * sampling_frequency_hz)
             last = min(round((column + 1) * share_s * sampling_frequency_hz), millivolts.shape[1])
             left_px = (layout.trace_left_mm + column * share_s * layout.paper_speed_mm_per_s) * layout.pixels_per_mm
-            y_px = np.float32(baseline_px) - gain * millivolts[lead, first:last]
-            if y_px.size:
-                columns, tops, bottoms = _spans(y_px, left_px, speed)
-                _ink(pixels, (height, width), columns, tops, bottoms, layout.trace_px)
+            if first < last:
+                spans.append(_spans(np.float32(baseline_px) - gain * millivolts[lead, first:last], left_px, speed))
+    if spans:
+        columns, tops, bottoms = (np.concatenate(parts) for parts in zip(*spans, strict=True))
+        _ink(picture, columns, tops, bottoms, layout.trace_px)
     return picture
 
 
@@ -173,26 +173,28 @@ def _spans(
 
 
 def _ink(
-    pixels: npt.NDArray[np.uint8],
-    shape_px: tuple[int, int],
+    picture: npt.NDArray[np.uint8],
     columns: npt.NDArray[np.int64],
     tops: npt.NDArray[np.int64],
     bottoms: npt.NDArray[np.int64],
     trace_px: int,
 ) -> None:
     """Blacken the spans, each widened by ``trace_px - 1`` pixels down and to the right."""
-    height, width = shape_px
+    height, width = picture.shape[:2]
     tops, bottoms = np.maximum(tops, 0), np.minimum(bottoms + trace_px - 1, height - 1)
-    inside = (tops <= bottoms) & (columns >= 0) & (columns < width)
+    inside = (tops <= bottoms) & (columns < width)
     columns, tops, bottoms = columns[inside], tops[inside], bottoms[inside]
     lengths = bottoms - tops + 1
-    # Row and column of every pixel of every span: count up from each span's top.
-    down = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    place_columns = np.repeat(columns, lengths)
-    places = (np.repeat(tops, lengths) + down) * width + place_columns
-    pixels[places] = INK_RGB
-    for shift in range(1, trace_px):
-        pixels[places[place_columns < width - shift] + shift] = INK_RGB
+    # Every pixel of every span: its span's first pixel, and as many rows down as it is pixels into the span.
+    into_span = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    places = np.repeat(tops * width + columns, lengths) + into_span * width
+    pixels = picture.reshape(-1).view("V3")
+    ink = np.array(INK_RGB, np.uint8).view("V3")[0]
+    pixels[places] = ink
+    if trace_px > 1:
+        room = np.repeat(width - 1 - columns, lengths)
+        for shift in range(1, trace_px):
+            pixels[places + np.minimum(room, shift)] = ink
 
 
 @lru_cache(maxsize=8)

@@ -33,7 +33,7 @@ _NO_CHEST = (0.0,) * 6
 
 @dataclass(frozen=True, slots=True)
 class SyntheticECG:
-    """What one generated ECG looks like; the defaults are a normal one. ``*_mv`` are millivolts, ``*_ms`` milliseconds."""
+    """What one generated ECG looks like; the defaults are a normal one; ``_mv`` is millivolts, ``_ms`` milliseconds."""
 
     heart_rate_bpm: float = 72.0
     rr_irregularity: float = 0.02  # standard deviation of RR over its mean
@@ -64,7 +64,7 @@ PRESETS: dict[str, SyntheticECG] = {
     "sinus_bradycardia": SyntheticECG(heart_rate_bpm=46.0),
     "sinus_tachycardia": SyntheticECG(heart_rate_bpm=122.0, pr_ms=135.0),
     "atrial_fibrillation": SyntheticECG(heart_rate_bpm=95.0, rr_irregularity=0.2, p_wave=False, fibrillation_mv=0.09),
-    "atrial_flutter": SyntheticECG(heart_rate_bpm=74.0, rr_irregularity=0.0, p_wave=False, flutter_mv=0.22),
+    "atrial_flutter": SyntheticECG(heart_rate_bpm=74.0, rr_irregularity=0.0, p_wave=False, flutter_mv=0.28),
     "first_degree_av_block": SyntheticECG(heart_rate_bpm=66.0, pr_ms=270.0),
     "left_bundle_branch_block": SyntheticECG(conduction="left_block", qrs_ms=150.0, axis_degrees=10.0),
     "right_bundle_branch_block": SyntheticECG(conduction="right_block", qrs_ms=140.0),
@@ -152,11 +152,10 @@ def synthesize_ecg(
     seconds = np.arange(length) / sampling_frequency_hz
     _add_atrial_waves(independent, params, rr_s, seconds, rng)
     if params.baseline_wander_mv:
-        for row in independent:
+        for lead in range(8):
             phase, frequency_hz = rng.uniform(0, 2 * math.pi), rng.uniform(0.15, 0.35)
-            row += (
-                params.baseline_wander_mv * rng.uniform(0.3, 1) * np.sin(2 * math.pi * frequency_hz * seconds + phase)
-            )
+            size_mv = params.baseline_wander_mv * rng.uniform(0.3, 1)
+            independent[lead] += size_mv * np.sin(2 * math.pi * frequency_hz * seconds + phase)
     signal = np.empty((12, length), np.float32)
     noisy = independent.astype(np.float32)
     if params.noise_mv:
@@ -190,7 +189,6 @@ def _beat_times(
 def _beat_waves(params: SyntheticECG, rr_s: float) -> list[_Wave]:
     """Waves of a conducted (or paced) beat; time 0 is the middle of a normal QRS."""
     qrs_s = params.qrs_ms / 1000
-    axis = params.axis_degrees
     onset_s = -qrs_s / 2
     qt_s = params.qtc_ms / 1000 * math.sqrt(rr_s) + max(0.0, qrs_s - 0.09)
     t_width_s = 0.115 * qt_s
@@ -199,21 +197,7 @@ def _beat_waves(params: SyntheticECG, rr_s: float) -> list[_Wave]:
     if params.p_wave:
         at_s = onset_s - params.pr_ms / 1000 + 0.045
         waves.append(_Wave(at_s, 0.020, 0.13, 58, _P_CHEST))
-    if params.conduction == "left_block":
-        t_wave = _Wave(t_at_s, t_width_s, 0.32, axis + 180, (0.45, 0.55, 0.5, 0.1, -0.3, -0.35))
-    elif params.conduction == "right_block":
-        t_wave = _Wave(t_at_s, t_width_s, 0.25, 45, (-0.35, -0.25, 0.1, 0.3, 0.3, 0.25))
-    else:
-        t_wave = _Wave(t_at_s, t_width_s, 0.30, 45, _T_CHEST)
-    if params.t_inverted:
-        t_wave = t_wave._replace(frontal_mv=-0.25, chest_mv=(-0.15, -0.35, -0.45, -0.45, -0.38, -0.3))
-    elif params.hypertrophy:
-        t_wave = t_wave._replace(frontal_mv=0.12, chest_mv=(*_T_CHEST[:4], -0.1, -0.15))
-    elif params.q_anterior_mv:
-        t_wave = t_wave._replace(chest_mv=(-0.1, -0.2, -0.25, -0.15, 0.15, 0.2))
-    elif params.q_inferior_mv:
-        t_wave = t_wave._replace(angle_degrees=-20)
-    waves.append(t_wave)
+    waves.append(_t_wave(params, t_at_s, t_width_s))
     st_start_s, st_stop_s = qrs_s / 2 + 0.035, max(qrs_s / 2 + 0.07, t_at_s - 0.3 * t_width_s)
     for fraction in (0.0, 0.5, 1.0):
         at_s = st_start_s + fraction * (st_stop_s - st_start_s)
@@ -227,8 +211,30 @@ def _beat_waves(params: SyntheticECG, rr_s: float) -> list[_Wave]:
                 frontal = 0.0 if chest is _ANTERIOR else 0.6 * size_mv
                 waves.append(_Wave(at_s, width_s, frontal, angle, _scaled(chest, 0.6 * size_mv)))
     if params.paced_spike_mv:
-        waves.append(_Wave(onset_s - 0.008, 0.001, params.paced_spike_mv, axis, _scaled((-1.0,) * 6, 0.7)))
+        waves.append(
+            _Wave(onset_s - 0.008, 0.001, params.paced_spike_mv, params.axis_degrees, _scaled((-1.0,) * 6, 0.7))
+        )
     return waves
+
+
+def _t_wave(params: SyntheticECG, at_s: float, width_s: float) -> _Wave:
+    """T along the QRS of a normal beat, against it in bundle branch block, and turned by strain or an infarct."""
+    normal = _Wave(at_s, width_s, 0.30, 45, _T_CHEST)
+    if params.conduction == "left_block":
+        wave = _Wave(at_s, width_s, 0.32, params.axis_degrees + 180, (0.45, 0.55, 0.5, 0.1, -0.3, -0.35))
+    elif params.conduction == "right_block":
+        wave = _Wave(at_s, width_s, 0.25, 45, (-0.35, -0.25, 0.1, 0.3, 0.3, 0.25))
+    elif params.t_inverted:
+        wave = normal._replace(frontal_mv=-0.25, chest_mv=(-0.15, -0.35, -0.45, -0.45, -0.38, -0.3))
+    elif params.hypertrophy:
+        wave = normal._replace(frontal_mv=0.12, chest_mv=(*_T_CHEST[:4], -0.1, -0.15))
+    elif params.q_anterior_mv:
+        wave = normal._replace(chest_mv=(-0.1, -0.2, -0.25, -0.15, 0.15, 0.2))
+    elif params.q_inferior_mv:
+        wave = normal._replace(angle_degrees=-20)
+    else:
+        wave = normal
+    return wave
 
 
 def _qrs_waves(params: SyntheticECG, qrs_s: float) -> list[_Wave]:
@@ -291,7 +297,8 @@ def _template(waves: list[_Wave], chest_gain: Floats, sampling_frequency_hz: flo
     ])  # fmt: skip
     amplitudes[:, 2:] *= chest_gain
     at_s, width_s = (np.array([getattr(wave, field) for wave in waves])[:, None] for field in ("at_s", "width_s"))
-    return amplitudes.T @ np.exp(-0.5 * ((seconds - at_s) / width_s) ** 2)
+    beat: Floats = amplitudes.T @ np.exp(-0.5 * ((seconds - at_s) / width_s) ** 2)
+    return beat
 
 
 def _add(signal: Floats, beat: Floats, at: int, sampling_frequency_hz: float) -> None:

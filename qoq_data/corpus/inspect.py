@@ -16,8 +16,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import polars as pl
 
-from qoq_data.clinical.ecg_intervals import measure_intervals
-from qoq_data.clinical.fingerprints import perceptual_hashes_dihedral, pixel_digest, thumbnail
+from qoq_data.clinical.fingerprints import THUMBNAIL_SHAPE, confirmed_pairs, pixel_digest, thumbnail
 from qoq_data.clinical.leads import canonical_lead
 from qoq_data.corpus.ledger import Skip
 from qoq_data.corpus.manifest import WORK_FOLDER
@@ -52,19 +51,18 @@ class Inspector:
 
 def _picture_content(tree: Store, media: Sequence[MediaReference]) -> Mapping[str, Any]:
     digest = hashlib.sha256()
-    hashes: list[int] = []
-    small = b""
+    first = None
     for reference in media:
         if reference.kind == "image":
             pixels = decode_image(tree.read(reference.path, IMAGE_FILE_LIMIT), reference.path).pixels
             digest.update(pixel_digest(pixels).encode())
-            if not hashes:
-                hashes = [int(one) for one in perceptual_hashes_dihedral(pixels)]
-                small = thumbnail(pixels).tobytes()
-    return {"digest": digest.hexdigest(), "hashes": hashes, "thumbnail": small}
+            first = thumbnail(pixels).tobytes() if first is None else first
+    return {"digest": digest.hexdigest(), "thumbnail": first}
 
 
 def _ecg_intervals(tree: Store, media: Sequence[MediaReference]) -> Mapping[str, Any]:
+    from qoq_data.clinical.ecg_intervals import measure_intervals
+
     reference = next(one for one in media if one.kind == "wfdb")
     rendered = render_signal(tree, reference.path, reference.role, SignalRecipe())
     names = [canonical_lead(name) for name in rendered.signal.lead_names]
@@ -84,7 +82,7 @@ def _ecg_intervals(tree: Store, media: Sequence[MediaReference]) -> Mapping[str,
 
 INSPECTORS: Mapping[str, Inspector] = {
     "picture_content": Inspector(
-        {"digest": pl.String, "hashes": pl.List(pl.UInt64), "thumbnail": pl.Binary}, _picture_content
+        {"digest": pl.String, "thumbnail": pl.Binary}, _picture_content
     ),
     "ecg_intervals": Inspector(
         {"heart_rate_bpm": pl.Float64, "rr_ms": pl.Float64, "qrs_ms": pl.Float64, "qt_ms": pl.Float64}, _ecg_intervals
@@ -185,12 +183,8 @@ def same_content(facts: pl.DataFrame) -> list[tuple[int, int]]:
 
 def near_content(facts: pl.DataFrame) -> list[tuple[int, int]]:
     """Pairs of rows of ``picture_content`` facts that show the same picture, maybe turned, flipped or re-encoded."""
-    from qoq_data.clinical.fingerprints import confirm_pair, near_duplicate_pairs
-
-    hashes = np.array(facts["hashes"].to_list(), dtype=np.uint64).reshape(-1, 8)
-    thumbnails = [np.frombuffer(small, np.uint8).reshape(32, 32) for small in facts["thumbnail"]]
-    candidates = near_duplicate_pairs(hashes)
-    return [(i, j) for i, j, _ in candidates if confirm_pair(thumbnails[i], thumbnails[j])]
+    thumbnails = np.frombuffer(b"".join(facts["thumbnail"]), np.uint8).reshape(-1, *THUMBNAIL_SHAPE)
+    return [(i, j) for i, j, _ in confirmed_pairs(thumbnails)]
 
 
 def conflicting(facts: pl.DataFrame, items: pl.DataFrame) -> set[str]:
@@ -200,10 +194,9 @@ def conflicting(facts: pl.DataFrame, items: pl.DataFrame) -> set[str]:
     clashing: set[str] = set()
     for column in answers:
         labelled = joined.filter(pl.col(column).is_not_null())
-        text = pl.col(column).list.sort().list.join("\x1f") if labelled.schema[column] == pl.List(pl.String) else column
-        counts = labelled.with_columns(
-            pl.col(column).cast(pl.String).alias("text") if isinstance(text, str) else text.alias("text")
-        )
+        answer = pl.col(column)
+        text = answer.list.sort().list.join("\x1f") if labelled.schema[column] == pl.List else answer.cast(pl.String)
+        counts = labelled.with_columns(text.alias("text"))
         clashes = counts.group_by("digest").agg(pl.col("text").n_unique().alias("kinds")).filter(pl.col("kinds") > 1)
         clashing |= set(labelled.join(clashes, on="digest", how="semi")["item"])
     return clashing

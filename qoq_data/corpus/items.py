@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import polars as pl
 
-from qoq_data.errors import SourceError, TableError
+from qoq_data.corpus.ledger import Skip
+from qoq_data.errors import Reason, SourceError, TableError
 from qoq_data.formats.storage import Store
 from qoq_data.record import AnswerType, Split
-from qoq_data.source import ITEM_COLUMNS, Source, SourceOptions, Task
+from qoq_data.source import ITEM_COLUMNS, SKIP_COLUMNS, Source, SourceOptions, Task
 
 
 def scan_items(source: Source, tree: Store, options: SourceOptions) -> pl.DataFrame:
@@ -40,12 +41,24 @@ def scan_items(source: Source, tree: Store, options: SourceOptions) -> pl.DataFr
     return items.sort("item")
 
 
+def set_aside(items: pl.DataFrame, source: str) -> tuple[pl.DataFrame, list[Skip]]:
+    """The items without those that the source itself found cannot be right, and the ledger lines of these."""
+    if "skip_reason" not in items.columns:
+        return items, []
+    aside = items.filter(pl.col("skip_reason").is_not_null())
+    columns = ("item", "skip_reason", "label_file", "skip_detail")
+    skips = [Skip(source, *row) for row in aside.select(columns).iter_rows()]
+    return items.filter(pl.col("skip_reason").is_null()).drop(SKIP_COLUMNS), skips
+
+
 def _check_columns(source: Source, items: pl.DataFrame) -> None:
     spec = source.spec
     expected = {f"answer.{task.name}": task for task in spec.tasks if not task.fact}
     allowed = {f"context.{field}" for field in spec.context_fields}
+    if "skip_reason" in items.columns and not items["skip_reason"].drop_nulls().is_in([str(r) for r in Reason]).all():
+        raise SourceError(f"{source.name}: its item table has a skip_reason that is none of the known reasons.")
     for column in items.columns:
-        if column in ITEM_COLUMNS or column in allowed:
+        if column in ITEM_COLUMNS or column in SKIP_COLUMNS or column in allowed:
             continue
         if column not in expected:
             raise SourceError(f"{source.name}: the column {column!r} of its item table is not declared in its SPEC.")

@@ -18,7 +18,7 @@ from qoq_data.corpus.inspect import (
     near_content,
     same_content,
 )
-from qoq_data.corpus.items import scan_items
+from qoq_data.corpus.items import scan_items, set_aside
 from qoq_data.corpus.ledger import Skip
 from qoq_data.corpus.plan import ShardPlan, cut_into_shards
 from qoq_data.corpus.questions import ask, tasks_asked, unanswerable
@@ -111,7 +111,7 @@ def _scan(recipe: Recipe, one: SourceInput, corpus: Store | None, engine: Engine
         items = items.filter(pl.col("group_key").is_in(taken.implode()))
     tasks = tasks_asked(source.spec, one.entry.tasks)
     found = items.height
-    skips: list[Skip] = []
+    items, skips = set_aside(items, source.name)
     links: list[tuple[int, int]] = []
     inspectors = dict.fromkeys((*source.spec.inspectors, *(task.fact.split(".")[0] for task in tasks if task.fact)))
     for name in inspectors:

@@ -43,9 +43,10 @@ def ask(items: pl.DataFrame, tasks: tuple[Task, ...], seed: int, every_task: boo
     asked = items.with_columns(answerable.alias("tasks")).filter(pl.col("tasks").list.len() > 0)
     if not every_task:
         drawn = pl.Series("drawn", draws(seed, "task", asked["item"].to_list()), dtype=pl.UInt64)
-        counts = asked["tasks"].list.len().cast(pl.UInt64)
-        asked = asked.with_columns(asked["tasks"].list.gather((drawn % counts).cast(pl.List(pl.Int64)).rename("tasks")))
-    asked = asked.explode("tasks")
+        which = (pl.lit(drawn) % pl.col("tasks").list.len().cast(pl.UInt64)).cast(pl.Int64)
+        asked = asked.with_columns(pl.col("tasks").list.get(which))
+    else:
+        asked = asked.explode("tasks")
     answer = pl.lit(None, dtype=pl.List(pl.String))
     for index, (task, column) in enumerate(zip(tasks, columns, strict=True)):
         value = (

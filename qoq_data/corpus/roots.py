@@ -35,7 +35,6 @@ def gather_inputs(recipe: Recipe, raw: str | None, corpus: Store, patients: int 
             if not tree.is_folder():
                 raise LayoutError(f"The raw folder of {entry.name} is not there. {_how(entry.name)}")
         inputs.append(SourceInput(source, entry, tree, synthetic=patients is not None))
-    _remember(corpus, inputs)
     return inputs
 
 
@@ -76,7 +75,8 @@ def _synthetic_tree(corpus: Store, name: str, seed: int, patients: int) -> Store
     return Store(folder)
 
 
-def _remember(corpus: Store, inputs: Sequence[SourceInput]) -> None:
+def remember_roots(corpus: Store, inputs: Sequence[SourceInput]) -> None:
+    """Note where the raw trees lie, for later commands on the corpus."""
     roots = {
         one.source.name: str(one.raw.folder.resolve()) if one.raw.folder is not None else one.raw.address
         for one in inputs

@@ -1,7 +1,7 @@
 """Pictures: the bytes of a publisher's file to an upright 8-bit array and back, within a budget, in full or refused.
 
-Every fault of a file is a ``RecordError``; no warning and no library error leaves this module. Pillow keeps two of
-its limits in module globals, so a decode sets and restores them: use processes, not threads, to decode in parallel.
+Every fault of a file is a ``RecordError``; no warning and no library error leaves this module. Pillow keeps its
+leniency in a module global, and Python its warnings, so a decode sets and restores both: use processes, not threads.
 What Pillow cannot tell is a JPEG whose coded data was cut and closed again with an end marker: it decodes, with grey
 where the data ended.
 """
@@ -102,7 +102,7 @@ def decode_image(
     alpha composited on black. Raises ``RecordError``: IMAGE_FORMAT_NOT_ALLOWED (also for float pixels and several
     frames), IMAGE_UNDECODABLE, OVER_BUDGET, and SAMPLES_OUT_OF_RANGE for values over ``grey_bits``.
     """
-    with _hardened(path, max_pixels):
+    with _hardened(path):
         loaded = _load(data, path, allowed, max_pixels)
         pixels, changes = _eight_bit(loaded.image, path, grey_bits)
     if loaded.bit_depth == 16 and pixels.ndim == 3:
@@ -134,7 +134,7 @@ def decode_mask(
     Alpha is ignored; of a 1-bit mask the set bits count. A file that has values, but none over the threshold, is a
     label map and no mask: FORMAT_UNSUPPORTED, never an empty mask. Otherwise raises as ``decode_image``.
     """
-    with _hardened(path, max_pixels):
+    with _hardened(path):
         loaded = _load(data, path, allowed, max_pixels)
         image = loaded.image
         if image.mode in ("LA", "RGBA"):
@@ -158,7 +158,7 @@ def decode_label_map(
 
     Colour pictures are refused as FORMAT_UNSUPPORTED; otherwise raises as ``decode_image``.
     """
-    with _hardened(path, max_pixels):
+    with _hardened(path):
         loaded = _load(data, path, allowed, max_pixels)
         if loaded.image.mode not in ("1", "L", "P", "I", "I;16", "I;16B") or (
             loaded.image.mode == "L" and loaded.bit_depth < 8  # Pillow spreads these over 0 to 255
@@ -212,10 +212,9 @@ def encode_image(pixels: NDArray[np.uint8], format: Literal["JPEG", "PNG"], qual
 
 
 @contextmanager
-def _hardened(path: str, max_pixels: int) -> Iterator[None]:
-    truncated, limit = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
+def _hardened(path: str) -> Iterator[None]:
+    truncated = ImageFile.LOAD_TRUNCATED_IMAGES
     ImageFile.LOAD_TRUNCATED_IMAGES = False
-    Image.MAX_IMAGE_PIXELS = max_pixels if limit is None else limit
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow warns of (EXIF, odd palettes) is judged here by its outcome
@@ -227,7 +226,7 @@ def _hardened(path: str, max_pixels: int) -> Iterator[None]:
         detail = f"the picture could not be decoded in full ({type(error).__name__})"
         raise RecordError(Reason.IMAGE_UNDECODABLE, detail, path) from error
     finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = truncated, limit
+        ImageFile.LOAD_TRUNCATED_IMAGES = truncated
 
 
 def _load(data: bytes, path: str, allowed: tuple[str, ...], max_pixels: int) -> _Loaded:

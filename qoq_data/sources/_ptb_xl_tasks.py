@@ -212,8 +212,15 @@ def answers_of(
             }
         )
     keys = pl.List(pl.String)
-    types = {"superclass": keys, "seven_class": keys, "rhythm": keys, "rhythm_statements": pl.Int64, "form": keys}
-    return pl.DataFrame(answers, schema={"scp_codes": pl.String, **types})
+    schema: dict[str, pl.DataType | type[pl.DataType]] = {
+        "scp_codes": pl.String,
+        "superclass": keys,
+        "seven_class": keys,
+        "rhythm": keys,
+        "rhythm_statements": pl.Int64,
+        "form": keys,
+    }
+    return pl.DataFrame(answers, schema=schema)
 
 
 def parse_codes(text: str, row: int) -> dict[str, float]:

@@ -14,6 +14,8 @@ What the published conversion does, and what this source does instead:
   ``_mask_1`` with them, and ``benign (3) - Copy.png`` counts as another picture. Here names are matched whole: all
   masks belong to their picture, and what is named otherwise is counted by ``statistics``.
 
+The same check counts about 70 pictures of the axilla and 295 with marks or text drawn in; they are kept as published.
+
 A picture without its mask, or a mask without its picture, stays an item with the path that is missing, for the ledger.
 A picture named after another class than its folder's, or standing in two folders, has no answer: neither label wins.
 
@@ -35,12 +37,13 @@ import polars as pl
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from qoq_data.errors import LayoutError
+from qoq_data.errors import LayoutError, Reason
 from qoq_data.formats.storage import Store
 from qoq_data.licence import Access, Licence, Redistribution
 from qoq_data.record import AnswerType, Domain
 from qoq_data.source import (
     ITEM_COLUMNS,
+    SKIP_COLUMNS,
     Choice,
     ExpectedFile,
     SourceOptions,
@@ -113,7 +116,7 @@ def scan(tree: Store, options: SourceOptions) -> pl.LazyFrame:  # noqa: ARG001
         stem = f"{ROOT}/{folder}/{label} ({number})"
         numbers = range(max(0, *found[folder, label, number]) + 1)
         masks = [f"{stem}_mask_{mask}.png" if mask else f"{stem}_mask.png" for mask in numbers]
-        certain =  named[label, number] == 1
+        certain = folder == label and named[label, number] == 1
         rows.append(
             {
                 "item": item,
@@ -123,9 +126,12 @@ def scan(tree: Store, options: SourceOptions) -> pl.LazyFrame:  # noqa: ARG001
                 "label_file": f"{stem}.png",
                 "label_row": f"folder {folder}",
                 "answer.diagnosis": [label] if certain else None,
+                "skip_reason": None if certain else str(Reason.LABEL_CONFLICT),
+                "skip_detail": None if certain else "its folder and its name, or two folders, disagree on the class",
             }
         )
-    return pl.LazyFrame(rows, schema={**ITEM_COLUMNS, "answer.diagnosis": pl.List(pl.String)})
+    answers = {"answer.diagnosis": pl.List(pl.String)}
+    return pl.LazyFrame(rows, schema={**ITEM_COLUMNS, **answers, **dict.fromkeys(SKIP_COLUMNS, pl.String)})
 
 
 def statistics(tree: Store, options: SourceOptions) -> Mapping[str, int]:  # noqa: ARG001

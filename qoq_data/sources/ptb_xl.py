@@ -6,7 +6,7 @@ What goes wrong with the published conversions of this source, and what is done 
 * A class drawn at random among those that hold, and drawn from all seven where none holds. Here the answer is the
   set, and a record without any has no answer to that task and is counted.
 * The challenge's copy (``HR00001`` on) still holds 38 recordings twice, and has lost the likelihoods. Here the native
-  release is read; of an older one the 38 that were withdrawn later are left out and counted.
+  release is read; the repeats of an older one are counted and, by a recipe key, left out.
 * ``INVT``, inverted T waves, counted as infarction, and ``INJIN`` as nothing. ``data/ptb_xl_statements.csv`` has our
   class of each of the 71 codes beside the published one, with the reason.
 * A sinus rhythm counted as normal beside other classes. Here normal needs ``NORM``, and holds only alone.
@@ -19,6 +19,7 @@ What goes wrong with the published conversions of this source, and what is done 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 import polars as pl
@@ -40,9 +41,6 @@ from qoq_data.sources._ptb_xl_tasks import (
     data_rows,
     read_statements,
 )
-from qoq_data.sources._ptb_xl_tree import write_tree as synthesize
-
-__all__ = ["SPEC", "Options", "detect_version", "scan", "statistics", "synthesize"]
 
 _COLUMNS: Mapping[str, type[pl.DataType]] = {
     "ecg_id": pl.Int64,
@@ -56,7 +54,8 @@ _COLUMNS: Mapping[str, type[pl.DataType]] = {
 }
 
 
-_REPEATS = [int(row["ecg_id"]) for row in data_rows("ptb_xl_repeats.csv")]
+_WITHDRAWN = {int(row["ecg_id"]): row["withdrawn_in"] for row in data_rows("ptb_xl_repeats.csv")}
+_CHANGE_LOGS = {"1.0.3": "ptbxl_v103_changelog.txt", "1.0.2": "ptbxl_v102_changelog.txt"}  # the newest first
 
 SPEC = SourceSpec(
     name="ptb-xl",
@@ -114,43 +113,47 @@ class Options(SourceOptions):
 
     ``seven_class: published`` gives each code the published class and leaves normal beside the others, for
     comparison. ``minimum_likelihood`` (percent) sets aside statements graded below it; those without a grade (0.0)
-    stay. The default 0 is the publisher's own aggregation.
+    stay; the default 0 is the publisher's own aggregation. ``withdrawn_repeats`` says what becomes of the 38 repeated
+    recordings of releases before 1.0.3.
     """
 
     sampling_frequency_hz: Literal[100, 500] = 500
     seven_class: SevenClass = "corrected"
     minimum_likelihood: float = Field(default=0.0, ge=0.0, le=100.0)
+    withdrawn_repeats: Literal["keep", "leave_out"] = "keep"
 
 
 def detect_version(tree: Store) -> str:
-    """The release by its newest change log, else by its number of records, else the newest.
+    """The release by what the table shows, else by the newest change log, else the newest.
 
-    An excerpt has some other number of records and is no error; a table with exactly the number of another release
-    than the change log's is a ``TableError``.
+    A table shows its release by a record that a later one withdrew, or by having exactly the number of records of a
+    release; an excerpt has some other number, and that is no error. A ``TableError`` is a table older than the log.
     """
-    records = read_table(tree, TABLE, {"ecg_id": pl.Int64}).height
-    counted = next((version.name for version in SPEC.versions if version.items == records), None)
-    logs = {"1.0.3": "ptbxl_v103_changelog.txt", "1.0.2": "ptbxl_v102_changelog.txt"}
-    logged = next((name for name, path in logs.items() if tree.exists(path)), None)
-    if logged and counted and counted != logged:
+    ids = read_table(tree, TABLE, {"ecg_id": pl.Int64})["ecg_id"]
+    later = {_WITHDRAWN[ecg_id] for ecg_id in ids.filter(ids.is_in(list(_WITHDRAWN)))}
+    counted = next((version.name for version in SPEC.versions if version.items == ids.len()), None)
+    shown = "1.0.1" if "1.0.2" in later else "1.0.2" if later else counted
+    logged = next((name for name, path in _CHANGE_LOGS.items() if tree.exists(path)), None)
+    if logged and shown and shown < logged:
         raise TableError(
-            f"{TABLE} has the {records} records of release {counted}, but {logs[logged]} belongs to {logged}. "
+            f"{TABLE} is of release {shown}, but {_CHANGE_LOGS[logged]} belongs to {logged}. "
             "Fetch all files from one release."
         )
-    return logged or counted or SPEC.versions[0].name
+    return shown or logged or SPEC.versions[0].name
 
 
 def scan(tree: Store, options: Options) -> pl.LazyFrame:
     """Item table of PTB-XL: a row a record, at the rate asked for; raises ``LayoutError`` and ``TableError``."""
-    return _items(_records(tree, options)).lazy()
+    return _items(_records(tree, options).filter(_is_kept(options))).lazy()
 
 
 def statistics(tree: Store, options: Options) -> Mapping[str, int]:
-    """Counts of what a task cannot ask: records left out as repeats, and records without an answer, by reason."""
+    """Counts of records that a later release withdrew, and of those without an answer, by task."""
     records = _records(tree, options)
-    kept = records.filter(~pl.col("repeat"))
+    kept = records.filter(_is_kept(options))
     return {
         "records_in_table": records.height,
+        "withdrawn_repeats": int(records["is_withdrawn"].sum()),
         "withdrawn_repeats_left_out": records.height - kept.height,
         "without_diagnostic_statement": kept["superclass"].null_count(),
         "without_seven_class": kept["seven_class"].null_count(),
@@ -162,8 +165,19 @@ def statistics(tree: Store, options: Options) -> Mapping[str, int]:
     }
 
 
+def synthesize(folder: Path, seed: int, patients: int) -> None:
+    """Write a miniature release below ``folder``, the same bytes for the same seed and number of patients."""
+    from qoq_data.sources._ptb_xl_tree import write_tree  # brings scipy, which nothing else here needs
+
+    write_tree(folder, seed, patients)
+
+
+def _is_kept(options: Options) -> pl.Expr:
+    return ~pl.col("is_withdrawn") if options.withdrawn_repeats == "leave_out" else pl.lit(value=True)
+
+
 def _records(tree: Store, options: Options) -> pl.DataFrame:
-    """The table with its cells checked and its statements turned into answers; ``repeat`` marks those to leave out."""
+    """The table with its cells checked and its statements turned into answers."""
     filename = "filename_hr" if options.sampling_frequency_hz == 500 else "filename_lr"
     table = read_table(tree, TABLE, {**_COLUMNS, filename: pl.String}).with_row_index("row", offset=2)
     table = table.with_columns(pl.col("heart_axis").str.strip_chars(), pl.col(filename).alias("filename"))
@@ -185,7 +199,9 @@ def _records(tree: Store, options: Options) -> pl.DataFrame:
             raise TableError(f"{TABLE}, row {bad['row'][0]}: {what}.")
     statements = read_statements(tree, options.seven_class)
     answers = answers_of(table, statements, options.seven_class, options.minimum_likelihood)
-    return table.join(answers, on="scp_codes", how="left").with_columns(repeat=pl.col("ecg_id").is_in(_REPEATS))
+    return table.join(answers, on="scp_codes", how="left").with_columns(
+        is_withdrawn=pl.col("ecg_id").is_in(list(_WITHDRAWN))
+    )
 
 
 def _items(records: pl.DataFrame) -> pl.DataFrame:
@@ -201,27 +217,23 @@ def _items(records: pl.DataFrame) -> pl.DataFrame:
         (pl.col("filename") + ".hea").alias("path"),
         pl.lit("").alias("part"),
     )
-    return (
-        records.filter(~pl.col("repeat"))
-        .select(
-            item.alias("item"),
-            patient.alias("patient"),
-            patient.fill_null(pl.format("record:{}", item)).alias("group"),
-            item.alias("study"),
-            pl.when(fold == 10)
-            .then(pl.lit("test"))
-            .when(fold == 9)
-            .then(pl.lit("validation"))
-            .otherwise(pl.lit("train"))
-            .alias("official_split"),
-            pl.concat_list(medium).alias("media"),
-            pl.lit(TABLE).alias("label_file"),
-            pl.format("ecg_id={}", "ecg_id").alias("label_row"),
-            pl.col("superclass", "seven_class", "rhythm", "form").name.prefix("answer."),
-            pl.when(pl.col("heart_axis").is_not_null()).then(pl.concat_list("heart_axis")).alias("answer.axis"),
-            pl.when(age > 89).then(pl.lit("over 89 years")).otherwise(in_years).alias("context.age"),
-            sex.replace_strict({0: "male", 1: "female"}, return_dtype=pl.String).alias("context.sex"),
-            pl.col("device").str.strip_chars().str.replace_all(r"\s+", " ").alias("context.recording_device"),
-        )
-        .sort("item")
-    )
+    return records.select(
+        item.alias("item"),
+        patient.alias("patient"),
+        patient.fill_null(pl.format("record:{}", item)).alias("group"),
+        item.alias("study"),
+        pl.when(fold == 10)
+        .then(pl.lit("test"))
+        .when(fold == 9)
+        .then(pl.lit("validation"))
+        .otherwise(pl.lit("train"))
+        .alias("official_split"),
+        pl.concat_list(medium).alias("media"),
+        pl.lit(TABLE).alias("label_file"),
+        pl.format("ecg_id={}", "ecg_id").alias("label_row"),
+        pl.col("superclass", "seven_class", "rhythm", "form").name.prefix("answer."),
+        pl.when(pl.col("heart_axis").is_not_null()).then(pl.concat_list("heart_axis")).alias("answer.axis"),
+        pl.when(age > 89).then(pl.lit("over 89 years")).otherwise(in_years).alias("context.age"),
+        sex.replace_strict({0: "male", 1: "female"}, return_dtype=pl.String).alias("context.sex"),
+        pl.col("device").str.strip_chars().str.replace_all(r"\s+", " ").alias("context.recording_device"),
+    ).sort("item")

@@ -165,7 +165,8 @@ def test_label_maps_keep_large_values_and_neighbours_apart() -> None:
         boxes_from_labels(labels, {300: "c", 44: "a"})
     assert caught.value.reason is Reason.MASK_CONFLICT
     assert "70000" in caught.value.detail
-    assert regions_from_labels(np.zeros((3, 3, 3), np.uint8)) == []
+    assert [region.value for region in regions_from_labels(np.where(labels == 44, -1, 0))] == [-1]
+    assert regions_from_labels(np.zeros((3, 3, 3), np.uint8)) == regions_from_labels(np.zeros((0, 3), np.uint8)) == []
     assert regions_from_labels(np.full((2, 3, 4), 9, np.uint8))[0].slices == (slice(0, 2), slice(0, 3), slice(0, 4))
 
 

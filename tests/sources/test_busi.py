@@ -257,6 +257,9 @@ def test_b01_b03_masks_fit_their_pictures_and_only_lesions_have_boxes(synthetic:
             assert mask.shape == shape
             assert mask.mean() < 0.2
             assert len(boxes) == (0 if answer == ["normal"] else 1), item
+            for box in boxes if item != "malignant-18" else ():
+                x0, y0, x1, y1 = box.xyxy
+                assert (y1 - y0 > x1 - x0) == (answer == ["malignant"]), item
 
 
 def test_modes_of_the_published_files_and_a_four_channel_mask_that_is_opaque_all_over(synthetic: Store) -> None:
