@@ -48,15 +48,15 @@ class MedianBeat:
 def detect_r_peaks(millivolts: npt.NDArray[np.float32], hz: float) -> npt.NDArray[np.int64]:
     """Samples of the QRS complexes of a signal [leads, samples]: peaks of the smoothed energy of all leads' slopes.
 
-    A complex needs a quarter of the usual greatest energy (median over 2 s stretches) and 0.25 s to the one before.
+    A complex needs 0.3 of the usual greatest energy (median over 2 s stretches) and 0.25 s to the one before.
     Gaps count as level.
     """
-    energy = _smoothed(np.sum(_slopes(_bridged(millivolts), hz) ** 2, axis=0), round(0.10 * hz))
+    energy = _smoothed(np.sum(_slopes(_bridged(millivolts), hz) ** 2, axis=0), round(0.06 * hz))
     stretch = max(1, round(2 * hz))
     greatest = [
         energy[start : start + stretch].max() for start in range(0, max(1, energy.size - stretch // 2), stretch)
     ]
-    threshold = 0.25 * float(np.median(greatest))
+    threshold = 0.3 * float(np.median(greatest))
     if not threshold > 0:
         return np.empty(0, np.int64)
     is_top = (energy[1:-1] >= energy[:-2]) & (energy[1:-1] > energy[2:]) & (energy[1:-1] >= threshold)

@@ -6,6 +6,7 @@ its QRS are given only where a plain measure of the average beat agrees, and a Q
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from dataclasses import dataclass
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 
 MIN_STRETCH_S = 4.0
 MIN_BEATS = 3
+MIN_SWING_MV = 0.3
 RATE_AGREEMENT = 0.1
-QRS_AGREEMENT_MS = 36.0
+QRS_AGREEMENT_MS = 45.0
 _PLAUSIBLE_BPM = (20.0, 300.0)
 _PLAUSIBLE_QRS_MS = (40.0, 260.0)
 _PLAUSIBLE_QT_MS = (180.0, 720.0)
@@ -80,38 +82,44 @@ def measure_intervals(millivolts_lead: npt.NDArray[np.float32], sampling_frequen
         return NOT_MEASURED
     rate_hz = round(sampling_frequency_hz)
     # It warns of every beat that it cannot place, and fails by many kinds of error where it finds none at all.
-    with warnings.catch_warnings():
+    waves: dict[str, Any] = {}
+    peaks = np.empty(0, np.int64)
+    with warnings.catch_warnings(), contextlib.suppress(ValueError, IndexError, ZeroDivisionError, TypeError):
         warnings.simplefilter("ignore")
         cleaned = neurokit2.ecg_clean(stretch, sampling_rate=rate_hz)
-        try:
-            _, found = neurokit2.ecg_peaks(cleaned, sampling_rate=rate_hz)
-        except (ValueError, IndexError, ZeroDivisionError, TypeError):
-            return NOT_MEASURED
-        peaks = np.asarray(found["ECG_R_Peaks"])
-        if peaks.size < MIN_BEATS:
-            return NOT_MEASURED
-        try:
-            _, waves = neurokit2.ecg_delineate(cleaned, peaks, sampling_rate=rate_hz, method="dwt")
-        except (ValueError, IndexError, ZeroDivisionError, TypeError):
-            waves = {}
+        peaks = np.asarray(neurokit2.ecg_peaks(cleaned, sampling_rate=rate_hz)[1]["ECG_R_Peaks"])
+        if peaks.size >= MIN_BEATS:
+            waves = neurokit2.ecg_delineate(cleaned, peaks, sampling_rate=rate_hz, method="dwt")[1]
+    if peaks.size < MIN_BEATS:
+        return NOT_MEASURED
     rr_ms = float(np.median(np.diff(peaks)) / sampling_frequency_hz * 1000)
     heart_rate_bpm = 60_000 / rr_ms
     plain_peaks = detect_r_peaks(stretch[None].astype(np.float32), sampling_frequency_hz)
-    is_agreed = abs(plain_peaks.size - peaks.size) <= max(1.0, RATE_AGREEMENT * peaks.size)
+    plain_rr_ms = float(np.median(np.diff(plain_peaks)) / sampling_frequency_hz * 1000) if plain_peaks.size > 1 else 0.0
+    beat = average_beat(stretch[None], plain_peaks, sampling_frequency_hz)
+    # Where the lead lies across the heart's axis its QRS is no larger than its T, and both count as beats.
+    is_agreed = abs(plain_rr_ms - rr_ms) <= RATE_AGREEMENT * rr_ms and (beat is None or np.ptp(beat) >= MIN_SWING_MV)
     if not is_agreed or not _PLAUSIBLE_BPM[0] <= heart_rate_bpm <= _PLAUSIBLE_BPM[1]:
         return NOT_MEASURED
     qrs_ms = _median_ms(waves, "ECG_R_Onsets", "ECG_R_Offsets", sampling_frequency_hz, _PLAUSIBLE_QRS_MS)
     qt_ms = _median_ms(waves, "ECG_R_Onsets", "ECG_T_Offsets", sampling_frequency_hz, _PLAUSIBLE_QT_MS)
-    beat = average_beat(stretch[None], plain_peaks, sampling_frequency_hz)
+    is_qrs_agreed, t_points_up = _plain_view(beat, qrs_ms, rr_ms, sampling_frequency_hz)
+    return Intervals(
+        heart_rate_bpm, rr_ms, qrs_ms if is_qrs_agreed else None, qt_ms if is_qrs_agreed and t_points_up else None
+    )
+
+
+def _plain_view(
+    beat: npt.NDArray[np.float64] | None, qrs_ms: float | None, rr_ms: float, sampling_frequency_hz: float
+) -> tuple[bool, bool]:
+    """Whether the average beat's QRS is about as long as ``qrs_ms``, and whether its T points up."""
     if beat is None or qrs_ms is None:
-        return Intervals(heart_rate_bpm, rr_ms, None, None)
+        return False, False
     onset, offset = qrs_limits(beat, sampling_frequency_hz)
-    if abs((offset - onset) / sampling_frequency_hz * 1000 - qrs_ms) > QRS_AGREEMENT_MS:
-        return Intervals(heart_rate_bpm, rr_ms, None, None)
+    is_qrs_agreed = abs((offset - onset) / sampling_frequency_hz * 1000 - qrs_ms) <= QRS_AGREEMENT_MS
     t_start = offset + round(0.06 * sampling_frequency_hz)
     t_wave = beat[0, t_start : t_start + round(0.4 * rr_ms / 1000 * sampling_frequency_hz)] - beat[0, onset]
-    points_up = bool(t_wave.size) and t_wave.max() > -t_wave.min()
-    return Intervals(heart_rate_bpm, rr_ms, qrs_ms, qt_ms if points_up else None)
+    return is_qrs_agreed, bool(t_wave.size) and bool(t_wave.max() > -t_wave.min())
 
 
 def _longest_stretch(millivolts_lead: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

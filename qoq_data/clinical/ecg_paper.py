@@ -153,7 +153,8 @@ def _spans(
 
     A column holds the samples in it and the points where the joining lines cross its two sides, so neighbours meet.
     """
-    x_px = left_px + speed_px * np.arange(y_px.size)
+    # A millionth of a pixel keeps a sample that stands on a column's side from falling to its left by rounding.
+    x_px = left_px + 1e-6 + speed_px * np.arange(y_px.size)
     first, last = int(x_px[0]), int(x_px[-1])
     sides = np.interp(np.arange(first, last + 2), x_px, y_px, left=np.nan, right=np.nan)
     lowest, highest = np.fmin(sides[:-1], sides[1:]), np.fmax(sides[:-1], sides[1:])

@@ -47,8 +47,8 @@ def resample(millivolts: npt.NDArray[np.float32], from_hz: float, to_hz: float) 
     sample at all stays NaN. Equal rates give the input back. Raises RecordError as resampling_ratio does, and
     OVER_BUDGET before more than MAX_RESAMPLED_VALUES would be made.
 
-    The ends are padded by the straight line through the first and the last sample (scipy's ``padtype="line"``): a zero
-    edge would ring at a lead with an offset, while the line leaves constants and slopes exactly as they are.
+    The straight line from the first to the last sample is taken off for the filter and added again, so both ends are 0
+    for it: nothing rings at the edge of a lead with an offset, and constants and slopes stay exactly as they are.
     """
     ratio = resampling_ratio(from_hz, to_hz)
     leads, length = millivolts.shape
@@ -62,7 +62,10 @@ def resample(millivolts: npt.NDArray[np.float32], from_hz: float, to_hz: float) 
     is_gap = np.isnan(millivolts)
     has_gaps = bool(is_gap.any())
     source = _bridged(millivolts, is_gap) if has_gaps else millivolts.astype(np.float32, copy=False)
-    resampled = np.asarray(resample_poly(source, up, down, axis=1, padtype="line"), np.float32)
+    first, slope = source[:, :1], (source[:, -1:] - source[:, :1]) / np.float32(max(1, length - 1))
+    line = first + slope * np.arange(length, dtype=np.float32)
+    resampled = np.asarray(resample_poly(source - line, up, down, axis=1), np.float32)
+    resampled += first + slope * (np.arange(out_length) * (down / up)).astype(np.float32)
     if has_gaps:
         resampled[_resampled_gaps(is_gap, up, down, out_length)] = np.nan
     return resampled

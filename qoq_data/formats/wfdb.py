@@ -241,9 +241,10 @@ def _check_matlab_head(header: Header, group: SignalFile, content: memoryview, n
     if group.byte_offset != 24 or group.storage_format not in _MATLAB4_TYPES:
         detail = f"{group.name} is not a matrix that starts at byte 24"
         raise RecordError(Reason.FORMAT_UNSUPPORTED, detail, header.path)
-    matlab_type, rows, columns, imaginary, _ = _MATLAB4_HEADER.unpack_from(content)
-    expected = (_MATLAB4_TYPES[group.storage_format], group.n_signals, n_samples, 0)
-    if (matlab_type, rows, columns, imaginary) != expected:
+    head = _MATLAB4_HEADER.unpack_from(content)
+    matlab_type, rows, columns, _, _ = head
+    name_bytes = group.byte_offset - _MATLAB4_HEADER.size
+    if head != (_MATLAB4_TYPES[group.storage_format], group.n_signals, n_samples, 0, name_bytes):
         detail = f"{group.name} is {rows} x {columns} of type {matlab_type}, not {group.n_signals} x {n_samples}"
         raise RecordError(Reason.HEADER_MISMATCH, detail, header.path)
 

@@ -27,6 +27,7 @@ from qoq_data.formats.tables import read_table
 from qoq_data.licence import ODBL_1, Access
 from qoq_data.record import AnswerType, Domain
 from qoq_data.source import Choice, ExpectedFile, SourceOptions, SourceSpec, SourceVersion, SyntheticTask, Task
+from qoq_data.sources._mimic_ecg_tree import write_tree as synthesize
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -155,8 +156,7 @@ def scan(tree: Store, options: Options) -> pl.LazyFrame:
     records = _records(tree)
     measured = _measurements(tree)
     _check_links(tree, records)
-    policy = Policy(options.hedged, options.doubted == "ask", options.unknown == "ignore")
-    labels = record_labels(record_statements(measured.select(REPORTS), TABLE), measured.height, TABLE, policy)
+    labels = _labels(record_statements(measured.select(REPORTS), TABLE), measured.height, options)
     answers = measured.select(
         "subject_id",
         "study_id",
@@ -188,7 +188,7 @@ def scan(tree: Store, options: Options) -> pl.LazyFrame:
 
 
 def statistics(tree: Store, options: Options) -> Mapping[str, int]:
-    """Counts of what the answers leave out.
+    """Counts of what the answers leave out under these options.
 
     Statements outside the table stand with their number of records when five or more patients have them (the text of
     a rarer one might be someone's own), the others as one count.
@@ -216,8 +216,15 @@ def statistics(tree: Store, options: Options) -> Mapping[str, int]:
     counts["unknown statements, all"] = int(seen["records"].sum())
     counts[f"unknown statements of fewer than {_FEWEST_PATIENTS} patients"] = int(seen.filter(~often)["records"].sum())
     counts |= {f"unknown statement: {text}": number for text, number, _ in seen.filter(often).iter_rows()}
+    labels = _labels(statements, measured.height, options)
+    counts |= {f"recordings without an answer to {name}": labels[name].null_count() for name in LABELS}
     outside = measured.select(value.is_null().sum().alias(name) for name, value in _intervals().items())
     return counts | {f"{name} outside its range": int(outside[name][0]) for name in RANGES}
+
+
+def _labels(statements: pl.DataFrame, records: int, options: Options) -> pl.DataFrame:
+    policy = Policy(options.hedged, options.doubted == "ask", options.unknown == "ignore")
+    return record_labels(statements, records, TABLE, policy)
 
 
 def _intervals() -> dict[str, pl.Expr]:
@@ -252,8 +259,9 @@ def _records(tree: Store) -> pl.DataFrame:
 
 def _measurements(tree: Store) -> pl.DataFrame:
     texts = ("subject_id", "study_id", *REPORTS, "bandwidth", "filtering")
-    numbers = dict.fromkeys((*TIMES, "qrs_axis"), pl.Int64)
-    measured = read_table(tree, MEASUREMENTS, dict.fromkeys(texts, pl.String) | numbers)
+    types: dict[str, pl.DataType | type[pl.DataType]] = dict.fromkeys(texts, pl.String)
+    types |= dict.fromkeys((*TIMES, "qrs_axis"), pl.Int64)
+    measured = read_table(tree, MEASUREMENTS, types)
     _refuse(measured, pl.any_horizontal(pl.col("subject_id", "study_id").is_null()), f"{MEASUREMENTS} has a blank id")
     _refuse(measured, pl.col("study_id").is_duplicated(), f"{MEASUREMENTS} has a study_id twice")
     return measured

@@ -51,9 +51,9 @@ _COLUMNS: Mapping[str, type[pl.DataType]] = {
     "scp_codes": pl.String,
     "heart_axis": pl.String,
     "strat_fold": pl.Int64,
+    "filename_lr": pl.String,
+    "filename_hr": pl.String,
 }
-
-
 _WITHDRAWN = {int(row["ecg_id"]): row["withdrawn_in"] for row in data_rows("ptb_xl_repeats.csv")}
 _CHANGE_LOGS = {"1.0.3": "ptbxl_v103_changelog.txt", "1.0.2": "ptbxl_v102_changelog.txt"}  # the newest first
 
@@ -83,7 +83,7 @@ SPEC = SourceSpec(
         SourceVersion("1.0.1", 21_837, 18_885),
     ),
     expected_files=(
-        ExpectedFile(TABLE, columns=(*_COLUMNS, "filename_lr", "filename_hr")),
+        ExpectedFile(TABLE, columns=tuple(_COLUMNS)),
         ExpectedFile(STATEMENTS, columns=("", "diagnostic", "form", "rhythm", "diagnostic_class")),
         ExpectedFile("records500/"),
         ExpectedFile("records100/", required=False),
@@ -179,7 +179,7 @@ def _is_kept(options: Options) -> pl.Expr:
 def _records(tree: Store, options: Options) -> pl.DataFrame:
     """The table with its cells checked and its statements turned into answers."""
     filename = "filename_hr" if options.sampling_frequency_hz == 500 else "filename_lr"
-    table = read_table(tree, TABLE, {**_COLUMNS, filename: pl.String}).with_row_index("row", offset=2)
+    table = read_table(tree, TABLE, _COLUMNS).with_row_index("row", offset=2)
     table = table.with_columns(pl.col("heart_axis").str.strip_chars(), pl.col(filename).alias("filename"))
     patient, age = pl.col("patient_id"), pl.col("age")
     refused = {

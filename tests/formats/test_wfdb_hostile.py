@@ -11,6 +11,7 @@ from qoq_data.errors import RecordError
 from qoq_data.formats.wfdb import decode, parse_header, signal_file_sizes, write_record_16
 
 MANY = settings(derandomize=True, deadline=None, max_examples=200)
+FEWER = settings(derandomize=True, deadline=None, max_examples=80)
 SAMPLES = np.random.default_rng(7).integers(-2000, 2000, (3, 16)).astype(np.int16)
 MAX_VALUES = 1 << 20  # a damaged claim may stay within the budget: keep what is then allocated small
 
@@ -100,7 +101,7 @@ def test_damaged_signal_files(form: str, edits: list[tuple[str, float, bytes]]) 
     read(text, {name: damaged(content, edits)})
 
 
-@MANY
+@FEWER
 @given(
     storage_format=st.sampled_from([8, 24, 32, 61, 80, 160, 212, 310, 311, 508, 516, 524]),
     content=st.binary(max_size=200),
@@ -116,7 +117,7 @@ def test_any_bytes_under_any_format(storage_format: int, content: bytes) -> None
         read(text, {"r.dat": b"fLaC" + content})
 
 
-@MANY
+@FEWER
 @given(data=st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
 def test_any_bytes_as_a_header(data: bytes) -> None:
     read(data, {"r.dat": b"\0" * 96})

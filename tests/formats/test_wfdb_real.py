@@ -70,7 +70,8 @@ def test_ptb_xl(realdata: Path, rate: str, count: int, n_samples: int) -> None:
     for path in paths:
         assert_as_wfdb(path)
         record = read(path)  # with checksums: every one that PTB-XL prints holds
-        assert (record.samples.dtype, record.samples.shape) == (np.int16, (12, n_samples))
+        assert record.samples.shape == (12, n_samples)
+        assert record.samples.dtype.name == "int16"
         assert list(record.lead_names) == TWELVE_LEADS
         assert set(record.unit) == {"mV"}
         assert not np.isnan(record.physical(np.float32)).any()
@@ -98,9 +99,7 @@ def test_e01_georgia_headers_that_wfdb_rejects_are_read(realdata: Path) -> None:
         assert header.record_name == path.stem
         assert sum(comment.startswith("Dx:") for comment in header.comments) == 1
         sums = loadmat(path.with_suffix(".mat"))["val"].astype(np.int64).sum(axis=1)
-        assert [(int(total) - line.checksum) % 65536 for total, line in zip(sums, header.signals, strict=True)] == [
-            0
-        ] * 12
+        assert [int(total) % 65536 for total in sums] == [(line.checksum or 0) % 65536 for line in header.signals]
 
 
 def test_challenge_2021_with_later_headers_and_fewer_leads(realdata: Path) -> None:
