@@ -30,9 +30,12 @@ class SplitRecipe(_Section):
 
 
 class PaperRecipe(_Section):
-    leads: Literal["3x4", "column", "single"] = Field("3x4", description="3x4 with a rhythm strip, column, or single")
-    pixels_per_mm: float = Field(4.0, ge=0.5, le=20, description="resolution of the drawn paper")
-    lead: str = Field("II", description="the lead of the rhythm strip, or of a single-lead picture")
+    layout: Literal["3x4", "column", "single"] = Field(
+        "3x4", description="3x4 over a rhythm strip of lead II, one row a lead, or one lead in a small picture"
+    )
+    pixels_per_mm: float = Field(4.0, ge=0.5, le=20, description="of 3x4 and column")
+    lead: str = Field("II", description="of single")
+    side_px: int = Field(112, ge=16, le=4096, description="of single, which is square")
 
 
 class SignalRecipe(_Section):
@@ -42,7 +45,7 @@ class SignalRecipe(_Section):
         None, min_length=1, description="by name; null keeps all as recorded; a missing limb lead is computed"
     )
     checksum_mismatch: Literal["skip", "finding"] = Field("skip", description="when samples disagree with the header")
-    paper: PaperRecipe | None = Field(None, description="draw each ECG on millimetre paper, as an image of the row")
+    paper: PaperRecipe | None = Field(None, description="e.g. {layout: 3x4, pixels_per_mm: 4} adds an image; layouts: 3x4, column, single")
 
 
 class ImageRecipe(_Section):

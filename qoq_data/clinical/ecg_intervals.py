@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 MIN_STRETCH_S = 4.0
 MIN_BEATS = 3
-MIN_SWING_MV = 0.3
+MIN_SWING_MV = 0.45
+MAX_ALTERNATION = 0.25
 RATE_AGREEMENT = 0.1
 QRS_AGREEMENT_MS = 45.0
 _PLAUSIBLE_BPM = (20.0, 300.0)
@@ -97,8 +98,9 @@ def measure_intervals(millivolts_lead: npt.NDArray[np.float32], sampling_frequen
     plain_peaks = detect_r_peaks(stretch[None].astype(np.float32), sampling_frequency_hz)
     plain_rr_ms = float(np.median(np.diff(plain_peaks)) / sampling_frequency_hz * 1000) if plain_peaks.size > 1 else 0.0
     beat = average_beat(stretch[None], plain_peaks, sampling_frequency_hz)
-    # Where the lead lies across the heart's axis its QRS is no larger than its T, and both count as beats.
-    is_agreed = abs(plain_rr_ms - rr_ms) <= RATE_AGREEMENT * rr_ms and (beat is None or np.ptp(beat) >= MIN_SWING_MV)
+    is_agreed = abs(plain_rr_ms - rr_ms) <= RATE_AGREEMENT * rr_ms and not (
+        _alternates(peaks) or _alternates(plain_peaks)
+    )
     if not is_agreed or not _PLAUSIBLE_BPM[0] <= heart_rate_bpm <= _PLAUSIBLE_BPM[1]:
         return NOT_MEASURED
     qrs_ms = _median_ms(waves, "ECG_R_Onsets", "ECG_R_Offsets", sampling_frequency_hz, _PLAUSIBLE_QRS_MS)
@@ -113,13 +115,19 @@ def _plain_view(
     beat: npt.NDArray[np.float64] | None, qrs_ms: float | None, rr_ms: float, sampling_frequency_hz: float
 ) -> tuple[bool, bool]:
     """Whether the average beat's QRS is about as long as ``qrs_ms``, and whether its T points up."""
-    if beat is None or qrs_ms is None:
+    if beat is None or qrs_ms is None or np.ptp(beat) < MIN_SWING_MV:
         return False, False
     onset, offset = qrs_limits(beat, sampling_frequency_hz)
     is_qrs_agreed = abs((offset - onset) / sampling_frequency_hz * 1000 - qrs_ms) <= QRS_AGREEMENT_MS
     t_start = offset + round(0.06 * sampling_frequency_hz)
     t_wave = beat[0, t_start : t_start + round(0.4 * rr_ms / 1000 * sampling_frequency_hz)] - beat[0, onset]
     return is_qrs_agreed, bool(t_wave.size) and bool(t_wave.max() > -t_wave.min())
+
+
+def _alternates(peaks: npt.NDArray[np.int64]) -> bool:
+    """Whether long and short RR take turns: T counted as a beat, where the lead lies across the axis, or bigeminy."""
+    rr = np.diff(peaks)
+    return rr.size >= 4 and bool(abs(np.median(rr[::2]) - np.median(rr[1::2])) > MAX_ALTERNATION * np.median(rr))
 
 
 def _longest_stretch(millivolts_lead: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -17,17 +17,15 @@ import numpy as np
 import polars as pl
 
 from qoq_data.clinical.fingerprints import THUMBNAIL_SHAPE, confirmed_pairs, pixel_digest, thumbnail
-from qoq_data.clinical.leads import canonical_lead
 from qoq_data.corpus.ledger import Skip
 from qoq_data.corpus.manifest import WORK_FOLDER
 from qoq_data.corpus.render import MediaReference
 from qoq_data.corpus.render_images import IMAGE_FILE_LIMIT
-from qoq_data.corpus.render_signals import render_signal
+from qoq_data.corpus.render_signals import render_signal, signal_millivolts
 from qoq_data.errors import Reason, RecordError
 from qoq_data.formats.image import decode_image
 from qoq_data.formats.storage import RecordingStore, Store
 from qoq_data.recipe import SignalRecipe
-from qoq_data.record import millivolts
 
 ITEMS_A_JOB = 64
 
@@ -61,17 +59,15 @@ def _picture_content(tree: Store, media: Sequence[MediaReference]) -> Mapping[st
 
 
 def _ecg_intervals(tree: Store, media: Sequence[MediaReference]) -> Mapping[str, Any]:
-    from qoq_data.clinical.ecg_intervals import measure_intervals
+    from qoq_data.clinical.ecg_intervals import choose_lead, measure_intervals
 
     reference = next(one for one in media if one.kind == "wfdb")
     rendered = render_signal(tree, reference.path, reference.role, SignalRecipe())
-    names = [canonical_lead(name) for name in rendered.signal.lead_names]
-    signal = rendered.signal
-    values = millivolts(
-        {"unit": signal.unit, "samples": signal.samples, "scale": signal.scale, "offset": signal.offset}
-    )
-    lead = values[names.index("II") if "II" in names else 0]
-    found = measure_intervals(lead, signal.sampling_frequency_hz)
+    values = signal_millivolts(rendered.signal)
+    lead = choose_lead(values, rendered.signal.lead_names)
+    if lead is None:
+        raise RecordError(Reason.LEAD_MISSING, "there is no lead to measure on", reference.path)
+    found = measure_intervals(values[lead], rendered.signal.sampling_frequency_hz)
     return {
         "heart_rate_bpm": found.heart_rate_bpm,
         "rr_ms": found.rr_ms,

@@ -50,8 +50,8 @@ def _with_signal(media: Media, tree: Store, reference: MediaReference, recipe: R
     )
     if recipe.signals.paper is None:
         return media
-    drawn = draw_signal(rendered.signal, recipe.signals.paper)
-    view = View(view="ECG paper", index=len(media.images), spacing_mm=(1 / recipe.signals.paper.pixels_per_mm,) * 2)
+    drawn, pixels_per_mm = draw_signal(rendered.signal, recipe.signals.paper)
+    view = View(view="ECG paper", index=len(media.images), spacing_mm=(1 / pixels_per_mm,) * 2)
     return replace(media, images=(*media.images, encode_image(drawn, "PNG")), views=(*media.views, view))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qoq_data.clinical.ecg_paper import PaperLayout, draw_ecg_paper
+from qoq_data.clinical.ecg_paper import column_layout, draw_ecg_paper, picture_layout, standard_layout
 from qoq_data.clinical.leads import complete_limb_leads
 from qoq_data.clinical.resampling import fixed_window, resample
 from qoq_data.clinical.signal_quality import signal_findings
@@ -118,7 +118,7 @@ def _as_asked(signal: Signal, recipe: SignalRecipe) -> tuple[Signal, str]:
     """The signal with the recipe's leads, rate and window, and a sentence on what was taken."""
     steps = [f"leads {' '.join(signal.lead_names)}", f"all {signal.samples.shape[1]} samples"]
     if recipe.leads is not None and recipe.leads != signal.lead_names:
-        values, derived = complete_limb_leads(_millivolts(signal), signal.lead_names, recipe.leads)
+        values, derived = complete_limb_leads(signal_millivolts(signal), signal.lead_names, recipe.leads)
         finest = min(signal.scale)
         signal = _digitised(
             values, replace(signal, lead_names=recipe.leads, derived_leads=derived), finest / 2 if derived else finest
@@ -126,19 +126,20 @@ def _as_asked(signal: Signal, recipe: SignalRecipe) -> tuple[Signal, str]:
         steps[0] = f"leads {' '.join(recipe.leads)}" + (f" ({' '.join(derived)} computed)" if derived else "")
     if recipe.resample_hz is not None and recipe.resample_hz != signal.sampling_frequency_hz:
         native = signal.sampling_frequency_hz
-        values = resample(_millivolts(signal), native, recipe.resample_hz)
+        values = resample(signal_millivolts(signal), native, recipe.resample_hz)
         signal = _digitised(values, replace(signal, sampling_frequency_hz=recipe.resample_hz), min(signal.scale))
         steps.append(f"resampled from {native:g} to {recipe.resample_hz:g} Hz")
     if recipe.window_s is not None:
         length = round(recipe.window_s * signal.sampling_frequency_hz)
         if length != signal.samples.shape[1]:
-            values = fixed_window(_millivolts(signal), length)
+            values = fixed_window(signal_millivolts(signal), length)
             signal = _digitised(values, signal, min(signal.scale))
             steps.append(f"first {recipe.window_s:g} s")
     return signal, "; ".join(steps)
 
 
-def _millivolts(signal: Signal) -> NDArray[np.float32]:
+def signal_millivolts(signal: Signal) -> NDArray[np.float32]:
+    """A rendered signal as millivolts [leads, samples], gaps as NaN."""
     return millivolts({"unit": signal.unit, "samples": signal.samples, "scale": signal.scale, "offset": signal.offset})
 
 
@@ -153,7 +154,13 @@ def _digitised(values: NDArray[np.float32], like: Signal, scale: float) -> Signa
     return replace(like, samples=samples, scale=(scale,) * leads, offset=(0.0,) * leads)
 
 
-def draw_signal(signal: Signal, recipe: PaperRecipe) -> NDArray[np.uint8]:
-    """The signal on millimetre paper, uint8 [height, width, 3]."""
-    layout = PaperLayout.named(recipe.leads, pixels_per_mm=recipe.pixels_per_mm, lead=recipe.lead)
-    return draw_ecg_paper(_millivolts(signal), signal.sampling_frequency_hz, signal.lead_names, layout)
+def draw_signal(signal: Signal, recipe: PaperRecipe) -> tuple[NDArray[np.uint8], float]:
+    """The signal on millimetre paper, uint8 [height, width, 3], and the pixels of a millimetre."""
+    if recipe.layout == "3x4":
+        layout = standard_layout(recipe.pixels_per_mm)
+    elif recipe.layout == "column":
+        layout = column_layout(signal.lead_names, pixels_per_mm=recipe.pixels_per_mm)
+    else:
+        layout = picture_layout(recipe.lead, recipe.side_px, recipe.side_px)
+    drawn = draw_ecg_paper(signal_millivolts(signal), signal.sampling_frequency_hz, signal.lead_names, layout)
+    return drawn, layout.pixels_per_mm

@@ -24,6 +24,13 @@ from qoq_data.source import Source
 
 Tally = dict[str, dict[str, int]]
 
+SECTIONS: Mapping[str, frozenset[str]] = {
+    "wfdb": frozenset({"signals"}),
+    "image": frozenset({"images"}),
+    "mask": frozenset({"boxes", "masks"}),
+}
+"""Which sections of the recipe decide what a medium of each kind becomes."""
+
 
 @dataclass(frozen=True, slots=True)
 class ShardJob:
@@ -45,7 +52,9 @@ class ShardJob:
     @property
     def key(self) -> str:
         """Digest of all that decides the shard's bytes, but for the raw files, whose identities stand in the part."""
-        recipe = self.recipe.model_dump(mode="json", include={"signals", "images", "boxes", "masks", "seed", "shards"})
+        kinds = {one["kind"] for of_row in self.plan.rows["media"] for one in of_row}
+        sections = {"seed", "shards"}.union(*(SECTIONS[kind] for kind in kinds))
+        recipe = self.recipe.model_dump(mode="json", include=sections)
         said = [self.plan.name, self.source_version, recipe, dict(sorted(self.label_digests.items())), self.code]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 

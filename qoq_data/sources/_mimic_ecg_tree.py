@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 
 LEADS = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")
 REPORT_COLUMNS = tuple(f"report_{place}" for place in range(18))
-MEASUREMENT_COLUMNS = (
-    ("subject_id", "study_id", "cart_id", "ecg_time", *REPORT_COLUMNS, "bandwidth", "filtering")
-    + ("rr_interval", "p_onset", "p_end", "qrs_onset", "qrs_end", "t_end", "p_axis", "qrs_axis", "t_axis")
-)  # fmt: skip
+_MARKS = ("rr_interval", "p_onset", "p_end", "qrs_onset", "qrs_end", "t_end", "p_axis", "qrs_axis", "t_axis")
+_PLACES = ("subject_id", "study_id", "cart_id", "ecg_time")
+MEASUREMENT_COLUMNS = (*_PLACES, *REPORT_COLUMNS, "bandwidth", "filtering", *_MARKS)
 NOT_MEASURED = 29999
 _GAIN = 200.0
 _FREQUENCY_HZ, _SECONDS = 500, 10
@@ -65,8 +64,8 @@ def kinds() -> tuple[Kind, ...]:
 def write_tree(folder: Path, seed: int, patients: int) -> None:
     """Write the tree of ``patients`` people, three recordings each on average; the same bytes for the same arguments.
 
-    Kinds take turns, so that each is there as soon as there are recordings enough. The first recording of kind
-    ``gaps`` has missing samples in V3, that of kind ``flat`` a lead of zeros.
+    Kinds take turns, so that each is there as soon as there are recordings enough. A recording of kind ``gaps`` has
+    missing samples in V3, one of kind ``flat`` a V6 of zeros.
     """
     rng = np.random.default_rng(seed)
     every = kinds()

@@ -75,6 +75,7 @@ _CASES = (
     _Case("st_depression", {"NST_": 100.0, "STD_": 0.0, "SR": 0.0}, "sinusrhythmus unspezifische st senkung"),
     _Case("t_inversion", {"NDT": 100.0, "INVT": 0.0, "SR": 0.0}, "sinusrhythmus t neg in v4,v5"),
 )
+_TWICE = {"LVH", "IMI", "NDT", "CLBBB"}  # so that a small tree has each superclass in several patients
 
 
 def write_tree(folder: Path, seed: int, patients: int) -> None:
@@ -122,10 +123,11 @@ def write_tree(folder: Path, seed: int, patients: int) -> None:
 
 
 def _dealt_cases(rng: np.random.Generator) -> Iterator[_Case]:
-    """Every case once in a drawn order, then again in another, without end."""
+    """Every case in a drawn order, those of rare superclasses twice, then all again in another order, without end."""
+    deck = [case for case in _CASES for _ in range(2 if _TWICE & case.codes.keys() else 1)]
     while True:
-        for position in rng.permutation(len(_CASES)):
-            yield _CASES[position]
+        for position in rng.permutation(len(deck)):
+            yield deck[position]
 
 
 def _reading(case: _Case, ecg_id: int, rng: np.random.Generator) -> dict[str, str]:

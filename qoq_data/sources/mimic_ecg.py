@@ -9,7 +9,7 @@ what is done:
 * 'not measured' is 29999, 32767, -32767, -32768, 65535 or 0, and stray values stand beside: ranges decide, not a list;
 * statements come in three spellings, with continuation lines and blanks between: ``data/mimic_ecg_statements.csv``;
 * hedged statements, statements outside the table, doubted recordings: no answer unless the recipe says otherwise;
-* the table of recordings is ``record_list.csv`` on disk and ``record-list.csv`` in the documentation: both are read.
+* the list of recordings is ``record_list.csv`` on disk, ``record-list.csv`` in the documentation: both are read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from qoq_data.formats.tables import read_table
 from qoq_data.licence import ODBL_1, Access
 from qoq_data.record import AnswerType, Domain
 from qoq_data.source import Choice, ExpectedFile, SourceOptions, SourceSpec, SourceVersion, SyntheticTask, Task
-from qoq_data.sources._mimic_ecg_tree import write_tree as synthesize
+from qoq_data.sources._mimic_ecg_tree import write_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -40,9 +40,11 @@ def _rows(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+synthesize = write_tree
 TABLE = StatementTable(_rows("mimic_ecg_statements.csv"))
 RECORD_LISTS = ("record_list.csv", "record-list.csv")
 MEASUREMENTS = "machine_measurements.csv"
+DICTIONARY = "machine_measurements_data_dictionary.csv"
 LINKS = "waveform_note_links.csv"
 REPORTS = tuple(f"report_{place}" for place in range(18))
 TIMES = ("rr_interval", "p_onset", "p_end", "qrs_onset", "qrs_end", "t_end")
@@ -128,9 +130,7 @@ SPEC = SourceSpec(
         ),
         ExpectedFile("files/"),
         ExpectedFile(LINKS, required=False, columns=("subject_id", "waveform_path")),
-        ExpectedFile("machine_measurements_data_dictionary.csv", required=False),
-        ExpectedFile("LICENSE.txt", required=False),
-        ExpectedFile("SHA256SUMS.txt", required=False),
+        *(ExpectedFile(path, required=False) for path in (DICTIONARY, "LICENSE.txt", "SHA256SUMS.txt")),
     ),
     tasks=(
         _task("rhythm", AnswerType.ONE, TABLE.choices("rhythm")),

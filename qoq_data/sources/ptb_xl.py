@@ -25,7 +25,7 @@ from typing import Literal
 import polars as pl
 from pydantic import Field
 
-from qoq_data.errors import TableError
+from qoq_data.errors import Reason, TableError
 from qoq_data.formats.storage import Store
 from qoq_data.formats.tables import read_table
 from qoq_data.licence import CC_BY_4, Access
@@ -103,7 +103,7 @@ SPEC = SourceSpec(
             "superclass",
             ("q_depth_ii", "q_depth_v2", "t_amplitude_v5", "st_level_v2", "qrs_width", "r_amplitude_v5"),
         ),
-        SyntheticTask("rhythm", ("heart_rate", "rr_irregularity", "p_wave_amplitude")),
+        SyntheticTask("rhythm", ("heart_rate", "rr_irregularity", "p_wave_amplitude", "qrs_width")),
     ),
 )
 
@@ -114,7 +114,7 @@ class Options(SourceOptions):
     ``seven_class: published`` gives each code the published class and leaves normal beside the others, for
     comparison. ``minimum_likelihood`` (percent) sets aside statements graded below it; those without a grade (0.0)
     stay; the default 0 is the publisher's own aggregation. ``withdrawn_repeats`` says what becomes of the 38 repeated
-    recordings of releases before 1.0.3.
+    recordings of releases before 1.0.3; left out, each is a ledger line.
     """
 
     sampling_frequency_hz: Literal[100, 500] = 500
@@ -144,7 +144,7 @@ def detect_version(tree: Store) -> str:
 
 def scan(tree: Store, options: Options) -> pl.LazyFrame:
     """Item table of PTB-XL: a row a record, at the rate asked for; raises ``LayoutError`` and ``TableError``."""
-    return _items(_records(tree, options).filter(_is_kept(options))).lazy()
+    return _items(_records(tree, options).with_columns(is_kept=_is_kept(options))).lazy()
 
 
 def statistics(tree: Store, options: Options) -> Mapping[str, int]:
@@ -236,4 +236,6 @@ def _items(records: pl.DataFrame) -> pl.DataFrame:
         pl.when(age > 89).then(pl.lit("over 89 years")).otherwise(in_years).alias("context.age"),
         sex.replace_strict({0: "male", 1: "female"}, return_dtype=pl.String).alias("context.sex"),
         pl.col("device").str.strip_chars().str.replace_all(r"\s+", " ").alias("context.recording_device"),
+        pl.when(~pl.col("is_kept")).then(pl.lit(str(Reason.WITHDRAWN))).alias("skip_reason"),
+        pl.when(~pl.col("is_kept")).then(pl.lit("a repeat that a later release withdrew")).alias("skip_detail"),
     ).sort("item")
