@@ -49,7 +49,7 @@ _OTHERS = (
     ),
     *("Left ventricular hypertrophy", "Possible left ventricular hypertrophy", "Prolonged QT interval"),
     *("- first degree A-V block", "- frequent premature ventricular contractions", "Left atrial enlargement"),
-    *("Poor R wave progression - probable normal variant", "Generalized low QRS voltages", "", "", "", ""),
+    *("Poor R wave progression - probable normal variant", "Generalized low QRS voltages"),
 )
 _VERDICTS = ("Normal ECG", "Abnormal ECG", "Borderline ECG", "Summary: Normal ECG", "Summary: ABNORMAL ECG")
 
@@ -79,13 +79,13 @@ def write_tables(folder: Path, rows: int, seed: int = 0) -> None:
         folder / TABLES[0]
     )
 
-    def drawn(lines: tuple[str, ...] | list[str]) -> pl.Series:
-        return pl.Series(lines).gather(rng.integers(0, len(lines), rows))
+    def drawn(lines: tuple[str, ...] | list[str], share: float = 1.0) -> pl.Series:
+        line = pl.DataFrame({"line": pl.Series(lines).gather(rng.integers(0, len(lines), rows))})
+        return line.select(pl.when(pl.Series(rng.random(rows) < share)).then("line"))["line"]
 
-    common = (*_OTHERS, *_OTHERS, *findings()[::97])
-    reports = [drawn(_RHYTHMS), drawn(common), drawn(common), drawn(["", *findings()[:400]]), drawn(_VERDICTS)]
-    rare = pl.Series(findings()).gather(rng.integers(0, len(findings()), rows)).to_frame("line")
-    reports.append(rare.select(pl.when(pl.Series(rng.random(rows) < 0.1)).then("line"))["line"])
+    every = findings()
+    reports = [drawn(_RHYTHMS), drawn(_OTHERS, 0.5), drawn(every[:240], 0.25), drawn(every[240:336], 0.2)]
+    reports += [drawn(every, 0.05), drawn(_VERDICTS)]
     blank = pl.Series([None], dtype=pl.String).new_from_index(0, rows)
     columns = dict(zip(_REPORTS, [*reports, *(blank for _ in range(12))], strict=True))
     p_onset = rng.integers(1, 60, rows)

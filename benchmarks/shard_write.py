@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.ecg_build import digital_ecgs
 from benchmarks.harness import Result, seconds_in_turn
-from qoq_data.corpus.shard import Compression, Row, rows_to_table, table_to_parquet
+from qoq_data.corpus.shard import Compression, Row, SampleBuffer, rows_to_table, write_table
 from qoq_data.formats.storage import Store
 from qoq_data.record import COLUMNS, Media, Provenance, Signal
 
@@ -27,10 +28,16 @@ def run(quick: bool) -> Result:
     with tempfile.TemporaryDirectory(prefix="qoq-bench-", dir=os.environ.get("QOQ_BENCH_FOLDER")) as name:
         folder = Path(name)
         store = Store(folder)
+        buffer = SampleBuffer()
         samples = b"".join(row.media.signals[0].samples.tobytes() for row in rows)
 
         def ours(compression: Compression) -> None:
-            store.write(f"{compression}.parquet", table_to_parquet(rows_to_table(rows), compression))
+            buffer.clear()
+            kept = [buffer.adopt(row) for row in rows]
+            path = f"{compression}.parquet"
+            with store.create(path) as file:
+                write_table(rows_to_table(kept, buffer), file, compression)
+            store.commit(file.temporary, path)
 
         candidates: dict[str, Any] = {
             "ours, lz4": lambda: ours("lz4"),
@@ -61,15 +68,14 @@ def run(quick: bool) -> Result:
 
 
 def made_rows(count: int) -> list[Row]:
-    """Rows as rendering hands them over; the samples walk like an ECG's baseline, so they compress like one."""
-    rng = np.random.default_rng(0)
+    """Rows as rendering hands them over, of generated ECGs."""
+    ecgs = digital_ecgs(64)
     leads = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-    walks = np.cumsum(rng.integers(-6, 7, (64, 12, 5000)), axis=2).astype(np.int16)
     text: dict[str, Any] = dict.fromkeys(COLUMNS, "a text of thirty characters ...")
     text |= {"choices": ["sinus rhythm", "atrial fibrillation"], "answer": ["sinus rhythm"], "tolerance": None}
     made = []
     for number in range(count):
-        samples = walks[number % 64] + np.int16(number % 50)
+        samples = np.roll(ecgs[number % 64], number, axis=1)
         signal = Signal(leads, 500.0, "mV", samples, (0.001,) * 12, (0.0,) * 12)
         provenance = (Provenance("ecg", f"records500/{number:05d}_hr.dat", "0" * 64, "all 5000 samples"),)
         made.append(Row(text | {"id": f"made/{number}/rhythm"}, Media(signals=(signal,), provenance=provenance)))

@@ -6,6 +6,7 @@ lie is not part of it: that is ``--raw`` or ``QOQ_RAW``.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -82,7 +83,7 @@ class Recipe(_Section):
     sources: tuple[SourceRecipe, ...] = Field(min_length=1)
     rows_per_record: Literal["one", "all"] = Field("one", description="one task drawn a record, or all it can answer")
     sample: float = Field(1.0, gt=0, le=1, description="seeded share of patients, the same ones every time")
-    seed: int = Field(0, ge=0, description="of every draw")
+    seed: int = Field(0, ge=0, lt=1 << 63, description="of every draw")
     patient_key: str = Field(
         "qoq", min_length=1, max_length=64, description="key of the hash that replaces patient ids"
     )
@@ -97,13 +98,24 @@ class Recipe(_Section):
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """Safe YAML in which a key that stands twice is an error and not a silent overwrite."""
+    """Safe YAML in which a key that stands twice is an error and not a silent overwrite.
+
+    Aliases are refused: a few lines of them, merged into each other, unfold to more than memory holds.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(None, None, "a recipe has no aliases (*); write the value out", mark)
+        return super().compose_node(parent, index)
 
 
 def _mapping_without_repeats(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
         key = key_node.value
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise yaml.MarkedYAMLError(None, None, "a key is no plain word", key_node.start_mark)
         if key in seen:
             raise yaml.MarkedYAMLError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
         seen.add(key)
@@ -122,18 +134,27 @@ def parse_recipe(text: str, where: str, sources: Mapping[str, Source], overrides
         raise RecipeError(where, ["it is larger than a recipe can be"])
     try:
         tree = yaml.load(text, _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError, AttributeError) as error:
+        # PyYAML lets through what Python says of 2024-99-99, of !!bool maybe and of !!timestamp soon.
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
         raise RecipeError(where, [f"{line}{getattr(error, 'problem', None) or 'it is not YAML'}"]) from error
     if not isinstance(tree, dict):
         raise RecipeError(where, ["it is not a mapping of keys to values"])
     for dotted, value in overrides.items():
-        _set(tree, dotted.split("."), value)
+        if not _set(tree, dotted.split("."), value):
+            raise RecipeError(where, [f"{dotted}: it cannot be set, for what stands above it is no section"])
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
-        problems = [_problem(detail, Recipe) for detail in error.errors(include_url=False, include_input=False)]
+        details = error.errors(include_url=False, include_input=False)
+        unfit = any(detail["loc"][:1] == ("sources",) and len(detail["loc"]) > 1 for detail in details)
+        problems = [
+            _problem(detail, Recipe)
+            for detail in details
+            if not (unfit and detail["loc"] == ("sources",) and detail["type"] == "too_short")
+        ]
+        problems += [problem for entry in _sound_entries(tree) for problem in _source_problems(entry, sources)]
         raise RecipeError(where, problems) from error
     problems = [problem for entry in recipe.sources for problem in _source_problems(entry, sources)]
     names = [entry.name for entry in recipe.sources]
@@ -143,6 +164,14 @@ def parse_recipe(text: str, where: str, sources: Mapping[str, Source], overrides
     if problems:
         raise RecipeError(where, problems)
     return recipe
+
+
+def _sound_entries(tree: Mapping[str, Any]) -> Iterator[SourceRecipe]:
+    """Those entries that can be looked at although something else in the recipe is wrong."""
+    entries = tree.get("sources")
+    for entry in entries if isinstance(entries, list) else ():
+        with contextlib.suppress(ValidationError):
+            yield SourceRecipe.model_validate(entry)
 
 
 def source_options(entry: SourceRecipe, source: Source) -> SourceOptions:
@@ -170,7 +199,11 @@ def find_recipe(name: str, sources: Mapping[str, Source]) -> tuple[str, str]:
             raise UnknownNameError(f"There is no recipe file {path.name}.")
         if path.stat().st_size > _RECIPE_BYTES:
             raise RecipeError(path.name, ["it is larger than a recipe can be"])
-        return path.read_text(encoding="utf-8"), path.name
+        try:
+            return path.read_text(encoding="utf-8"), path.name
+        except (OSError, UnicodeDecodeError) as error:
+            what = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "may not be read"
+            raise RecipeError(path.name, [f"it {what}"]) from error
     if name in sources:
         return recipe_text(default_recipe(sources[name]), sources), f"the recipe of {name}"
     for folder in _recipe_folders():
@@ -230,15 +263,19 @@ def _source_lines(entry: SourceRecipe, sources: Mapping[str, Source]) -> Iterato
 
 
 def _scalar(value: Any) -> str:
-    if isinstance(value, tuple | list):
-        return "[" + ", ".join(_scalar(one) for one in value) + "]"
     return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
 
 
-def _set(tree: dict[str, Any], keys: list[str], value: Any) -> None:
+def _set(tree: dict[str, Any], keys: list[str], value: Any) -> bool:
+    """Set a key some sections down, making those that are absent or blank; False where one of them is no section."""
     for key in keys[:-1]:
-        tree = tree.setdefault(key, {})
+        if tree.get(key) is None:
+            tree[key] = {}
+        tree = tree[key]
+        if not isinstance(tree, dict):
+            return False
     tree[keys[-1]] = value
+    return True
 
 
 def _source_problems(entry: SourceRecipe, sources: Mapping[str, Source]) -> list[str]:
@@ -264,13 +301,15 @@ def _source_problems(entry: SourceRecipe, sources: Mapping[str, Source]) -> list
 def _problem(detail: Any, model: type[BaseModel]) -> str:
     *parents, last = detail["loc"] or ("recipe",)
     where = ".".join(str(part) for part in (*parents, last))
+    if detail["type"] == "model_type":
+        return f"{where}: it is not a mapping of keys to values"
     if detail["type"] != "extra_forbidden":
         return f"{where}: {detail['msg'].lower()}"
     current: Any = model
     for part in parents:
         if isinstance(part, int):
             continue
-        current = _section_of(current.model_fields[part].annotation)
+        current = _section_of(current.model_fields[part].annotation) if part in current.model_fields else BaseModel
     return f"{where}: there is no such key.{nearest(str(last), list(current.model_fields))}"
 
 

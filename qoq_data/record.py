@@ -209,10 +209,12 @@ def millivolts(signal: Mapping[str, Any]) -> NDArray[np.float32]:
 
     Takes what ``datasets`` gives in any of its formats. Raises ``ValueError`` for a signal in another unit.
     """
+    if isinstance(signal, pa.StructScalar):
+        signal = signal.as_py()
     unit = str(signal["unit"])
     if unit != "mV":
         raise ValueError(f"the signal is in {unit!r} and not in mV")
-    samples = np.asarray(signal["samples"])
+    samples = np.array([np.asarray(lead) for lead in signal["samples"]])
     scale = np.asarray(signal["scale"], dtype=np.float64)[:, None]
     offset = np.asarray(signal["offset"], dtype=np.float64)[:, None]
     values = (samples * scale + offset).astype(np.float32)

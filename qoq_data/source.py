@@ -59,7 +59,7 @@ SKIP_COLUMNS = ("skip_reason", "skip_detail")
 class SourceOptions(BaseModel):
     """Recipe keys of one source; a source with its own keys subclasses this."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,10 @@ def main() -> None:
     except QoQError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped. What was finished is kept: run the same command again to go on.\n")
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == 130:  # typer's, for ctrl-C
+            sys.stderr.write("stopped. What was finished is kept: run the same command again to go on.\n")
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)

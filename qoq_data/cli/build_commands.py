@@ -33,6 +33,8 @@ def build(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Build a corpus from raw folders; a build that was stopped goes on where it was."""
+    import tempfile
+
     from qoq_data.corpus.build import build_corpus
     from qoq_data.corpus.planning import plan_corpus
     from qoq_data.corpus.roots import gather_inputs, remember_roots
@@ -43,14 +45,16 @@ def build(
 
     chosen = _recipe(names, sample)
     corpus = Store(out or chosen.name)
-    inputs = gather_inputs(chosen, raw, corpus, patients if synthetic else None)
     engine = LocalEngine(workers or default_workers())
     if dry_run:
-        _print_plan(plan_corpus(chosen, inputs, None, engine), as_json)
+        with tempfile.TemporaryDirectory(prefix="qoq-") as scratch:  # a synthetic tree has to stand somewhere
+            planned = gather_inputs(chosen, raw, Store(scratch), patients if synthetic else None)
+            _print_plan(plan_corpus(chosen, planned, None, engine), as_json)
         return
-    remember_roots(corpus, inputs)
+    inputs = gather_inputs(chosen, raw, corpus, patients if synthetic else None)
     with row_progress("rows") as progress:
         manifest = build_corpus(chosen, inputs, corpus, engine, progress)
+    remember_roots(corpus, inputs)  # now that no other build can be writing here
     write_corpus_card(manifest, [one.source for one in inputs], corpus)
     if as_json:
         print_json({"corpus": corpus.address, "rows": manifest.rows, "shards": len(manifest.shards)})

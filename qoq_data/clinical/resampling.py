@@ -10,7 +10,6 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy.signal import resample_poly
 
 from qoq_data.errors import Reason, RecordError
 
@@ -59,6 +58,8 @@ def resample(millivolts: npt.NDArray[np.float32], from_hz: float, to_hz: float) 
     out_length = -(-length * up // down)
     if leads * max(out_length, length) > MAX_RESAMPLED_VALUES:
         raise RecordError(Reason.OVER_BUDGET, f"{leads} leads of {out_length} samples are over the budget")
+    from scipy.signal import resample_poly  # here, as it brings scipy.stats and few corpora resample
+
     is_gap = np.isnan(millivolts)
     has_gaps = bool(is_gap.any())
     source = _bridged(millivolts, is_gap) if has_gaps else millivolts.astype(np.float32, copy=False)

@@ -22,7 +22,17 @@ HedgePolicy = Literal["no_label", "assert", "ignore"]
 
 NORMAL = "normal"
 NO_CONDUCTION_FINDING = "none"
-CLASSES = ("normal", "cd", "mi", "sttc", "other", "afib", "hyp")
+CLASS_TEXTS = {
+    "normal": "Normal",
+    "cd": "Conduction disturbance",
+    "mi": "Myocardial infarction",
+    "sttc": "ST/T change",
+    "other": "Other",
+    "afib": "Atrial fibrillation or flutter",
+    "hyp": "Hypertrophy",
+}
+"""The seven classes: key and text, in the order of the published corpus."""
+
 
 UNREADABLE = frozenset({"unsuitable", "lead_reversal", "pediatric", "dextrocardia", "rhythm_doubted"})
 """Flags after which nothing of a record is asked: the device had no tracing, the wrong leads or another rule book."""
@@ -81,7 +91,7 @@ def label_answers(marks: frozenset[str], table: StatementTable, policy: Policy) 
         conduction=_in_order(
             conduction, [key for key, _ in table.choices("conduction")], NO_CONDUCTION_FINDING, is_normal
         ),
-        seven_class=_in_order(classes, CLASSES, NORMAL, is_normal),
+        seven_class=_in_order(classes, tuple(CLASS_TEXTS), NORMAL, is_normal),
         measured=True,
     )
 

@@ -79,16 +79,18 @@ def _run(jobs: Sequence[ShardJob], corpus: Store, engine: Engine, progress: Prog
     parts: dict[str, ShardPart] = {}
     with ThreadPoolExecutor(_COMMITS_AT_ONCE) as committer:
         waiting: list[Future[None]] = []
-        for name, result in engine.map(_named_run, list(by_shard.items())):
-            job = by_shard[name]
-            parts[job.part_path] = result.part
-            if not result.reused:
-                waiting.append(committer.submit(_commit, corpus, job, result))
-            while waiting and (waiting[0].done() or len(waiting) > _COMMITS_AT_ONCE):
-                waiting.pop(0).result()
-            done += job.plan.rows.height
-            if progress is not None:
-                progress(done, total, result.reused)
+        results = engine.map(_named_run, list(by_shard.items()))
+        with contextlib.closing(results):  # an error here ends the workers at once
+            for name, result in results:
+                job = by_shard[name]
+                parts[job.part_path] = result.part
+                if not result.reused:
+                    waiting.append(committer.submit(_commit, corpus, job, result))
+                while waiting and (waiting[0].done() or len(waiting) > _COMMITS_AT_ONCE):
+                    waiting.pop(0).result()
+                done += job.plan.rows.height
+                if progress is not None:
+                    progress(done, total, result.reused)
         for one in waiting:
             one.result()
     return parts
@@ -108,10 +110,11 @@ def _start(corpus: Store) -> None:
     """From here to the end there is no manifest, so nobody takes a half-changed corpus for a whole one."""
     for path in (MANIFEST, CARD):
         corpus.remove(path)
-    for folder in ("data", WORK_FOLDER):
-        for path in list(corpus.walk(folder)):
-            if path.endswith(TEMPORARY_SUFFIX):
-                corpus.remove(path)
+    left = [path for folder in ("data", f"{WORK_FOLDER}/parts", f"{WORK_FOLDER}/inspect") for path in corpus.walk(folder)]
+    left += [*corpus.names(), *(f"{WORK_FOLDER}/{name}" for name in corpus.names(WORK_FOLDER))]
+    for path in left:
+        if path.endswith(TEMPORARY_SUFFIX):
+            corpus.remove(path)
 
 
 def _remove_stale(corpus: Store, shards: set[str], parts: set[str]) -> None:

@@ -16,6 +16,7 @@ _RENDERING = (
     "formats/*.py",
     "clinical/*.py",
     "corpus/draws.py",
+    "corpus/inspect.py",
     "corpus/questions.py",
     "corpus/render*.py",
     "corpus/shard*.py",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -34,9 +34,9 @@ Result = TypeVar("Result")
 
 
 class Engine(Protocol):
-    """Where jobs run; results come in any order."""
+    """Where jobs run; results come in any order, and closing the generator ends what still runs."""
 
-    def map(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]: ...
+    def map(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Generator[Result, None, None]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +106,26 @@ def _inspect(job: _Job) -> list[dict[str, Any]]:
             row |= inspector.measure(tree, media)
         except RecordError as error:
             row |= {"reason": str(error.reason), "path": error.path, "detail": error.detail}
+        except MemoryError:
+            row |= {"reason": str(Reason.OVER_BUDGET), "path": "", "detail": "there is not enough memory for it"}
         row["identity"] = _identity_text(job.raw, sorted(tree.seen))
         rows.append(row)
     return rows
 
 
 def inspect_items(
-    items: pl.DataFrame, source: str, inspector_name: str, raw: Store, corpus: Store | None, code: str, engine: Engine
+    items: pl.DataFrame,
+    source: str,
+    inspector_name: str,
+    raw: Store,
+    corpus: Store | None,
+    code: str,
+    engine: Engine,
+    keep: bool = True,
 ) -> tuple[pl.DataFrame, list[Skip]]:
     """Facts of the items that could be read (a row an item, by ``item``), and ledger lines of the others.
 
-    With a ``corpus`` the facts are kept there and taken from there next time, where neither file nor code changed.
+    With a ``corpus`` the facts are taken from there where neither file nor code changed, and kept there if ``keep``.
     """
     inspector = INSPECTORS[inspector_name]
     schema = _BOOKKEEPING | dict(inspector.schema)
@@ -135,7 +144,7 @@ def inspect_items(
     for rows in engine.map(_inspect, jobs):
         kept |= {row["item"]: row for row in rows}
     facts = pl.DataFrame([kept[item] for item, _ in wanted], schema=schema).sort("item")
-    if corpus is not None and jobs:
+    if corpus is not None and keep and jobs:
         buffer = io.BytesIO()
         facts.write_parquet(buffer)
         corpus.write(cache, buffer.getvalue())

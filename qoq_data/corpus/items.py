@@ -55,8 +55,13 @@ def _check_columns(source: Source, items: pl.DataFrame) -> None:
     spec = source.spec
     expected = {f"answer.{task.name}": task for task in spec.tasks if not task.fact}
     allowed = {f"context.{field}" for field in spec.context_fields}
-    if "skip_reason" in items.columns and not items["skip_reason"].drop_nulls().is_in([str(r) for r in Reason]).all():
-        raise SourceError(f"{source.name}: its item table has a skip_reason that is none of the known reasons.")
+    if len(set(SKIP_COLUMNS) & set(items.columns)) == 1:
+        raise SourceError(f"{source.name}: its item table has one of {' and '.join(SKIP_COLUMNS)} without the other.")
+    if "skip_reason" in items.columns:
+        if not items["skip_reason"].drop_nulls().is_in([str(reason) for reason in Reason]).all():
+            raise SourceError(f"{source.name}: its item table has a skip_reason that is none of the known reasons.")
+        if items.filter(pl.col("skip_reason").is_not_null() & pl.col("skip_detail").is_null()).height:
+            raise SourceError(f"{source.name}: its item table sets items aside without a skip_detail.")
     for column in items.columns:
         if column in ITEM_COLUMNS or column in SKIP_COLUMNS or column in allowed:
             continue
@@ -78,7 +83,7 @@ def _check_answers(name: str, answers: pl.Series, task: Task) -> None:
     labelled = answers.drop_nulls()
     known = [choice.key for choice in task.choices]
     labels = labelled.explode(empty_as_null=False) if labelled.len() else labelled
-    if labelled.len() and not bool(labels.is_in(known).all()):
+    if labelled.len() and not bool(labels.is_in(known).fill_null(False).all()):
         raise SourceError(f"{name}: an answer of the task {task.name} is outside its vocabulary.")
     counts = labelled.list.len()
     if bool((counts == 0).any()) or (task.answer_type is AnswerType.ONE and bool((counts != 1).any())):

@@ -30,7 +30,7 @@ def to_lines(skips: Iterable[Skip]) -> str:
 
 
 def from_lines(text: str) -> list[Skip]:
-    return [Skip(**json.loads(line)) for line in text.splitlines() if line]
+    return [Skip(**json.loads(line)) for line in text.split("\n") if line]  # splitlines breaks at U+2028 too
 
 
 def by_reason(skips: Iterable[Skip]) -> dict[str, int]:

@@ -16,6 +16,7 @@ from qoq_data.corpus.draws import draws
 from qoq_data.record import Split
 
 _TEXT = "\x1f"
+_BLANK = "\x00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +68,21 @@ def _cuts(hashes: np.ndarray[tuple[int, ...], np.dtype[np.uint64]], target: int)
 
 
 def _row_texts(rows: pl.DataFrame) -> list[str]:
-    """Each row as one line of text, for the digest: independent of polars' own hash and memory layout."""
+    """Each row as one line of text, for the digest: independent of polars' own hash and memory layout.
+
+    Blanks are written out at every level: joined as they are, one blank field would take its neighbours out of the
+    text, and a change of them would not change the shard's name.
+    """
     parts = []
     for name, dtype in rows.schema.items():
         column = pl.col(name)
-        if dtype == pl.List(pl.Struct):
-            column = column.list.eval(pl.concat_str(pl.element().struct.unnest(), separator="\x1e")).list.join("\x1d")
-        elif isinstance(dtype, pl.List):
-            column = column.list.join("\x1d")
-        parts.append(column.cast(pl.String).fill_null("\x00"))
+        if isinstance(dtype, pl.List):
+            element = pl.element()
+            if isinstance(dtype.inner, pl.Struct):
+                fields = [element.struct.field(field.name).cast(pl.String).fill_null(_BLANK) for field in dtype.inner.fields]
+                element = pl.concat_str(fields, separator="\x1e")
+            # Each element ends in a mark of its own, so that no element and one empty element differ.
+            ended = element.cast(pl.String).fill_null(_BLANK) + "\x1d"
+            column = column.list.eval(ended).list.join("")
+        parts.append(column.cast(pl.String).fill_null(_BLANK))
     return rows.select(pl.concat_str(parts, separator=_TEXT)).to_series().to_list()

@@ -71,13 +71,15 @@ class _Scanned:
 
 
 def plan_corpus(
-    recipe: Recipe, inputs: Sequence[SourceInput], corpus: Store | None, engine: Engine
+    recipe: Recipe, inputs: Sequence[SourceInput], corpus: Store | None, engine: Engine, keep_facts: bool = True
 ) -> list[SourcePlan]:
-    """The plan of every source, in the order of the recipe; ``corpus`` keeps what the inspect step found.
+    """The plan of every source, in the order of the recipe; ``corpus`` has what the inspect step found before.
+
+    What it finds now is kept there too, unless ``keep_facts`` is False.
 
     Raises the errors of the sources, and ``SplitError`` if a patient would stand on two sides.
     """
-    scanned = [_scan(recipe, one, corpus, engine) for one in inputs]
+    scanned = [_scan(recipe, one, corpus, engine, keep_facts) for one in inputs]
     together = pl.concat(
         [
             one.items.select("item", "official_split", "group_key", pl.lit(one.input.source.name).alias("source"))
@@ -99,7 +101,7 @@ def plan_corpus(
     return plans
 
 
-def _scan(recipe: Recipe, one: SourceInput, corpus: Store | None, engine: Engine) -> _Scanned:
+def _scan(recipe: Recipe, one: SourceInput, corpus: Store | None, engine: Engine, keep_facts: bool) -> _Scanned:
     source = one.source
     options = source_options(one.entry, source)
     items = scan_items(source, one.raw, options)
@@ -115,7 +117,8 @@ def _scan(recipe: Recipe, one: SourceInput, corpus: Store | None, engine: Engine
     links: list[tuple[int, int]] = []
     inspectors = dict.fromkeys((*source.spec.inspectors, *(task.fact.split(".")[0] for task in tasks if task.fact)))
     for name in inspectors:
-        facts, unreadable = inspect_items(items, source.name, name, one.raw, corpus, code_version(source), engine)
+        code = code_version(source)
+        facts, unreadable = inspect_items(items, source.name, name, one.raw, corpus, code, engine, keep_facts)
         skips += unreadable
         items = items.join(facts, on="item", how="semi", maintain_order="left")
         for task in tasks:

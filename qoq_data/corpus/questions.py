@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from qoq_data.corpus.draws import draws
+from qoq_data.corpus.draws import draw, draws
 from qoq_data.record import AnswerType
 from qoq_data.source import SourceSpec, Task
 
@@ -70,8 +70,7 @@ def phrase(task: Task, row_id: str, answer: tuple[str, ...], seed: int) -> Quest
 
     Answers stand in the order of the choices, whatever order the labels came in.
     """
-    drawn = int(draws(seed, "wording", [row_id])[0])
-    wording = task.wordings[drawn % len(task.wordings)]
+    wording = task.wordings[draw(seed, "wording", row_id) % len(task.wordings)]
     if task.answer_type is AnswerType.NUMBER:
         return Question(wording, (), (number_text(float(answer[0])),), task.answer_type, task.tolerance)
     texts = tuple(choice.text for choice in task.choices)
@@ -81,7 +80,7 @@ def phrase(task: Task, row_id: str, answer: tuple[str, ...], seed: int) -> Quest
 
 def number_text(value: float) -> str:
     """A number as a person writes it: no more than two decimals, none where it is whole."""
-    return np.format_float_positional(round(value, 2), trim="-")
+    return np.format_float_positional(round(value, 2) + 0.0, trim="-")  # + 0.0: a person writes 0 and not -0
 
 
 def context_text(fields: dict[str, str | None]) -> str:

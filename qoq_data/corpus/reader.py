@@ -16,11 +16,15 @@ from qoq_data.formats.storage import Store
 def open_shard(corpus: Store, shard: ShardEntry) -> pq.ParquetFile:
     """A shard's parquet file, memory-mapped where it is local; raises ``CorpusError`` when it is absent or damaged."""
     try:
-        if corpus.folder is not None:
-            return pq.ParquetFile(corpus.full_path(shard.path), memory_map=True)
-        return pq.ParquetFile(pa.BufferReader(corpus.read(shard.path)))
+        return open_parquet(corpus, shard.path)
     except (OSError, pa.ArrowInvalid, RecordError) as error:
         raise CorpusError(f"{shard.path} is absent or damaged: run the same build again to make it anew.") from error
+
+
+def open_parquet(corpus: Store, path: str) -> pq.ParquetFile:
+    if corpus.folder is not None:
+        return pq.ParquetFile(corpus.full_path(path), memory_map=True)
+    return pq.ParquetFile(pa.BufferReader(corpus.read(path)))
 
 
 def iter_rows(corpus: Store, shard: ShardEntry, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:

@@ -14,13 +14,14 @@ from qoq_data.clinical.resampling import fixed_window, resample
 from qoq_data.clinical.signal_quality import signal_findings
 from qoq_data.errors import Reason, RecordError
 from qoq_data.formats.storage import Store
-from qoq_data.formats.wfdb import DigitalRecord, check_budget, decode, signal_file_sizes
+from qoq_data.formats.wfdb import MAX_VALUES, DigitalRecord, check_budget, decode, signal_file_sizes
 from qoq_data.formats.wfdb_header import Header, parse_header
 from qoq_data.recipe import PaperRecipe, SignalRecipe
 from qoq_data.record import MISSING, Provenance, QualityFinding, Signal, millivolts
 
 HEADER_LIMIT = 1 << 20
-SIGNAL_FILE_SLACK = 1 << 16
+SIGNAL_FILE_LIMIT = 4 * MAX_VALUES + (1 << 16)
+"""Bytes of a signal file: those of the budget in the widest format. A larger one is not read at all."""
 _MILLIVOLTS_PER_UNIT = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6, "v": 1e3}
 
 
@@ -72,10 +73,10 @@ def _read_signal_files(tree: Store, path: str, header: Header) -> dict[str, byte
     files: dict[str, bytes] = {}
     for name, least in signal_file_sizes(header).items():
         below = f"{folder}/{name}" if folder else name
-        size = tree.identity(below).size
-        if size < least:
-            raise RecordError(Reason.FILE_TRUNCATED, f"{size} bytes where the header claims {least}", below)
-        files[name] = tree.read(below, max(size, least + SIGNAL_FILE_SLACK))
+        data = tree.read(below, SIGNAL_FILE_LIMIT)
+        if len(data) < least:
+            raise RecordError(Reason.FILE_TRUNCATED, f"{len(data)} bytes where the header claims {least}", below)
+        files[name] = data
     return files
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from qoq_data.corpus.manifest import WORK_FOLDER
 from qoq_data.corpus.planning import SourceInput
 from qoq_data.errors import LayoutError, RecordError, UsageError
-from qoq_data.formats.storage import Store
+from qoq_data.formats.storage import Store, storage_error
 from qoq_data.recipe import Recipe
 from qoq_data.sources import get_source
 
@@ -66,12 +66,17 @@ def _synthetic_tree(corpus: Store, name: str, seed: int, patients: int) -> Store
     if corpus.folder is None:
         raise UsageError("A synthetic build writes its raw trees beside the corpus, so --out has to be a local folder.")
     folder = Path(corpus.full_path(f"{WORK_FOLDER}/synthetic/{name}-{seed}-{patients}"))
-    if not folder.is_dir():
-        begun = folder.with_name(f"{folder.name}.{os.getpid()}")
+    begun = folder.with_name(f"{folder.name}.{os.getpid()}")
+    try:
+        if not folder.is_dir():
+            begun.mkdir(parents=True)
+            get_source(name).synthesize(begun, seed, patients)
+            begun.rename(folder)
+    except OSError as error:
+        if not folder.is_dir():  # else another build has just put the same tree there
+            raise storage_error(error, f"the synthetic tree of {name}") from error
+    finally:
         shutil.rmtree(begun, ignore_errors=True)
-        begun.mkdir(parents=True)
-        get_source(name).synthesize(begun, seed, patients)
-        begun.rename(folder)
     return Store(folder)
 
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import IO, Any, Literal
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from qoq_data.errors import CorpusError
+from qoq_data.formats.storage import NewFile
 from qoq_data.record import COLUMNS, FEATURES_JSON, SCHEMA, BoxOnImage, Media, Signal
 
 ROW_GROUP_BYTES = 32 << 20
@@ -33,20 +35,56 @@ class Row:
     media: Media
 
 
-def rows_to_table(rows: Sequence[Row]) -> pa.Table:
-    """An arrow table of ``record.SCHEMA``; samples are copied once."""
-    columns = [_column(name, rows) for name in COLUMNS]
+class SampleBuffer:
+    """The samples of a shard's rows, one after the other in one piece of memory that is used again for the next shard.
+
+    Memory that a process has not touched yet costs more than copying into it, so a worker keeps one of these. What was
+    put in is overwritten after ``clear``.
+    """
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.int16)
+        self._used = 0
+
+    def clear(self) -> None:
+        self._used = 0
+
+    def adopt(self, row: Row) -> Row:
+        """The same row with its samples in the buffer."""
+        if not row.media.signals:
+            return row
+        signals = tuple(replace(signal, samples=self._put(signal.samples)) for signal in row.media.signals)
+        return replace(row, media=replace(row.media, signals=signals))
+
+    def samples(self) -> NDArray[np.int16]:
+        """Everything put in since ``clear``, flat."""
+        return self._memory[: self._used]
+
+    def _put(self, samples: NDArray[np.int16]) -> NDArray[np.int16]:
+        end = self._used + samples.size
+        if end > self._memory.size:  # the old memory lives on in the rows that hold it
+            grown = np.empty(max(end, 2 * self._memory.size), np.int16)
+            grown[: self._used] = self._memory[: self._used]
+            self._memory = grown
+        place = self._memory[self._used : end].reshape(samples.shape)
+        place[:] = samples
+        self._used = end
+        return place
+
+
+def rows_to_table(rows: Sequence[Row], buffer: SampleBuffer | None = None) -> pa.Table:
+    """An arrow table of ``record.SCHEMA``; samples are copied once, or not at all when they stand in ``buffer``."""
+    columns = [_column(name, rows, buffer) for name in COLUMNS]
     return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
-def table_to_parquet(table: pa.Table, compression: Compression) -> bytes:
-    """The bytes of a parquet file that holds the table."""
+def write_table(table: pa.Table, file: IO[bytes] | NewFile, compression: Compression) -> None:
+    """Write the table as parquet: the same bytes for the same rows."""
     rows_a_group = max(1, ROW_GROUP_BYTES * table.num_rows // max(table.nbytes, 1))
-    buffer = io.BytesIO()
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)  # noqa: S101 - for the type checker: a table is no series
     frame.write_parquet(
-        buffer,
+        file,  # type: ignore[arg-type]
         compression="uncompressed" if compression == "none" else compression,
         compression_level=1 if compression == "zstd" else None,
         statistics=False,
@@ -56,12 +94,17 @@ def table_to_parquet(table: pa.Table, compression: Compression) -> bytes:
             "ARROW:schema": base64.b64encode(SCHEMA.serialize().to_pybytes()).decode(),
         },
     )
+
+
+def table_to_parquet(table: pa.Table, compression: Compression) -> bytes:
+    """The bytes of a parquet file that holds the table."""
+    buffer = io.BytesIO()
+    write_table(table, buffer, compression)
     return buffer.getvalue()
 
 
-def check_shard(data: bytes | memoryview, rows: int) -> None:
-    """Re-open what was written; raises ``CorpusError`` when its schema or number of rows is not what was meant."""
-    file = pq.ParquetFile(pa.BufferReader(data))
+def check_shard(file: pq.ParquetFile, rows: int) -> None:
+    """Look at what was written; raises ``CorpusError`` when its schema or number of rows is not what was meant."""
     if file.metadata.num_rows != rows:
         raise CorpusError(f"a shard of {rows} rows came out with {file.metadata.num_rows}.")
     if not has_row_schema(file.schema_arrow):
@@ -73,10 +116,10 @@ def has_row_schema(schema: pa.Schema) -> bool:
     return bool(schema.equals(SCHEMA, check_metadata=False)) and schema.metadata == SCHEMA.metadata
 
 
-def _column(name: str, rows: Sequence[Row]) -> pa.Array:
+def _column(name: str, rows: Sequence[Row], buffer: SampleBuffer | None) -> pa.Array:
     arrow_type = SCHEMA.field(name).type
     if name == "signals":
-        return _signals([row.media.signals for row in rows], arrow_type)
+        return _signals([row.media.signals for row in rows], arrow_type, buffer)
     if name in ("images", "masks"):
         values: list[Any] = [[{"bytes": data, "path": None} for data in getattr(row.media, name)] for row in rows]
     elif name == "boxes":
@@ -93,12 +136,17 @@ def _box(box: BoxOnImage) -> dict[str, Any]:
     return {"label": box.label, "image": box.image, "xyxy": list(box.xyxy), "agreement": box.agreement}
 
 
-def _signals(signals: Sequence[Sequence[Signal]], arrow_type: pa.DataType) -> pa.Array:
+def _signals(
+    signals: Sequence[Sequence[Signal]], arrow_type: pa.DataType, buffer: SampleBuffer | None
+) -> pa.Array:
     """The signals column, built from whole arrays: a Python list of the samples would cost a hundred times as much."""
     every = [signal for of_row in signals for signal in of_row]
     struct = arrow_type.value_type
     leads = [lead for signal in every for lead in signal.samples]
-    samples = np.concatenate(leads) if leads else np.empty(0, np.int16)
+    if buffer is not None:
+        samples = buffer.samples()
+    else:
+        samples = np.concatenate(leads) if leads else np.empty(0, np.int16)
     by_lead = pa.ListArray.from_arrays(_offsets([lead.size for lead in leads]), pa.array(samples))
     by_signal = pa.ListArray.from_arrays(_offsets([signal.samples.shape[0] for signal in every]), by_lead)
     fields = {"samples": by_signal.cast(struct.field("samples").type)}

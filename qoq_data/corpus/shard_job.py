@@ -14,13 +14,17 @@ from qoq_data.corpus.manifest import WORK_FOLDER, ShardEntry
 from qoq_data.corpus.plan import ShardPlan
 from qoq_data.corpus.questions import context_text, phrase
 from qoq_data.corpus.render import MediaReference, render_media
-from qoq_data.corpus.shard import Row, check_shard, rows_to_table, table_to_parquet
+from qoq_data.corpus.reader import open_parquet
+from qoq_data.corpus.shard import Row, SampleBuffer, check_shard, rows_to_table, write_table
 from qoq_data.errors import Reason, RecordError
 from qoq_data.formats.storage import FileIdentity, RecordingStore, Store
 from qoq_data.licence import strictest
 from qoq_data.recipe import Recipe
 from qoq_data.record import Media, Provenance
 from qoq_data.source import Source
+
+_SAMPLES = SampleBuffer()
+"""This process's; it renders one shard at a time."""
 
 Tally = dict[str, dict[str, int]]
 
@@ -53,9 +57,11 @@ class ShardJob:
     def key(self) -> str:
         """Digest of all that decides the shard's bytes, but for the raw files, whose identities stand in the part."""
         kinds = {one["kind"] for of_row in self.plan.rows["media"] for one in of_row}
-        sections = {"seed", "shards"}.union(*(SECTIONS[kind] for kind in kinds))
+        sections = {"seed"}.union(*(SECTIONS[kind] for kind in kinds))
         recipe = self.recipe.model_dump(mode="json", include=sections)
-        said = [self.plan.name, self.source_version, recipe, dict(sorted(self.label_digests.items())), self.code]
+        compression = self.recipe.shards.compression  # the size of shards stands in their names
+        labels = dict(sorted(self.label_digests.items()))
+        said = [self.plan.name, self.source_version, recipe, compression, labels, self.code]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
@@ -96,23 +102,20 @@ def run_shard(job: ShardJob) -> ShardResult:
     raw = RecordingStore(job.raw.address)
     rows: list[Row] = []
     skips: list[Skip] = []
+    _SAMPLES.clear()
     for outcome in render_rows(job, raw):
-        (rows if isinstance(outcome, Row) else skips).append(outcome)  # type: ignore[arg-type]
+        if isinstance(outcome, Row):
+            rows.append(_SAMPLES.adopt(outcome))
+        else:
+            skips.append(outcome)
     inputs = {path: _plain(identity) for path, identity in sorted(raw.seen.items())}
     if not rows:
         return ShardResult(ShardPart(job.key, inputs, None, tuple(skips), {}), None, reused=False)
-    data = table_to_parquet(rows_to_table(rows), job.recipe.shards.compression)
-    check_shard(data, len(rows))
-    entry = ShardEntry(
-        path=job.plan.path,
-        source=job.plan.source,
-        split=job.plan.split,
-        rows=len(rows),
-        bytes=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-    )
-    part = ShardPart(job.key, inputs, entry, tuple(skips), _tally(rows))
-    return ShardResult(part, job.corpus.write_beside(job.plan.path, data), reused=False)
+    with job.corpus.create(job.plan.path) as file:
+        write_table(rows_to_table(rows, _SAMPLES), file, job.recipe.shards.compression)
+    check_shard(open_parquet(job.corpus, file.temporary), len(rows))
+    entry = ShardEntry(job.plan.path, job.plan.source, job.plan.split, len(rows), file.size, file.sha256)
+    return ShardResult(ShardPart(job.key, inputs, entry, tuple(skips), _tally(rows)), file.temporary, reused=False)
 
 
 def render_rows(job: ShardJob, raw: Store) -> Iterator[Row | Skip]:

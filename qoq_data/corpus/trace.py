@@ -66,7 +66,7 @@ def _state(raw: Store, path: str, sha256: str) -> str:
 def _derive(
     corpus: Store, recipe: Recipe, row_id: str, source: str, inputs: Sequence[SourceInput], engine: Engine
 ) -> pa.Table | None:
-    plan = next(one for one in plan_corpus(recipe, inputs, corpus, engine) if one.name == source)
+    plan = next(one for one in plan_corpus(recipe, inputs, corpus, engine, keep_facts=False) if one.name == source)
     item, task = row_id.removeprefix(f"{source}/").rsplit("/", 1)
     for job in shard_jobs(recipe, plan, corpus):
         rows = job.plan.rows

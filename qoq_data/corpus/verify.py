@@ -21,8 +21,11 @@ from qoq_data.record import AnswerType, Domain, Split
 
 _CHECKED = (
     "id", "source", "domain", "task", "split", "patient", "question", "choices", "answer", "answer_type",
-    "images.list.element.path", "boxes", "provenance", "redistribution",
+    "images.list.element.path", "boxes", "quality", "provenance", "redistribution",
 )  # fmt: skip
+Tally = dict[str, dict[str, Counter[str]]]
+"""Counts of what stands in the rows, by source and by what is counted."""
+
 _VOCABULARIES: Mapping[str, tuple[str, ...]] = {
     "domain": tuple(Domain),
     "split": tuple(Split),
@@ -48,9 +51,12 @@ def verify_corpus(corpus: Store, manifest: Manifest, raw: Sequence[SourceInput] 
     sides: dict[str, str] = {}
     rows: Counter[tuple[str, str]] = Counter()
     inputs: dict[tuple[str, str], str] = {}
+    tally: Tally = {}
     for shard in manifest.shards:
-        problems += _check_shard(corpus, shard, ids, sides, inputs if raw else None)
+        problems += _check_shard(corpus, shard, ids, sides, tally, inputs if raw else None)
         rows[shard.source, shard.split] += shard.rows
+    if not problems:  # the rows of a damaged shard were not counted
+        problems += _check_tally(manifest, tally)
     listed = {shard.path for shard in manifest.shards}
     problems += [f"{path} is not in the manifest" for path in corpus.walk("data") if path not in listed]
     problems += _check_counts(corpus, manifest, rows)
@@ -69,11 +75,12 @@ def _check_shard(
     shard: ShardEntry,
     ids: set[str],
     sides: dict[str, str],
+    tally: Tally,
     inputs: dict[tuple[str, str], str] | None,
 ) -> list[str]:
     try:
         if corpus.sha256(shard.path) != shard.sha256:
-            return [f"{shard.path} has other bytes than were written"]
+            return [f"{shard.path} has other bytes than were written: delete it and run the same build again"]
         file = open_shard(corpus, shard)
     except (CorpusError, RecordError) as error:
         return [f"{shard.path}: {error}"]
@@ -81,10 +88,13 @@ def _check_shard(
         return [f"{shard.path} has another schema than the row's"]
     if file.metadata.num_rows != shard.rows:
         return [f"{shard.path} has {file.metadata.num_rows} rows and not {shard.rows}"]
+    if corpus.identity(shard.path).size != shard.bytes:
+        return [f"{shard.path} has another size than the manifest's {shard.bytes} bytes"]
     problems = []
     for group in range(file.num_row_groups):
         table = file.read_row_group(group, columns=list(_CHECKED))
         problems += [f"{shard.path}: {problem}" for problem in _check_rows(table, shard, ids, sides)]
+        _count(table, tally.setdefault(shard.source, {}))
         if inputs is not None:
             for of_row in table["provenance"].to_pylist():
                 inputs |= {(shard.source, one["path"]): one["sha256"] for one in of_row}
@@ -117,16 +127,41 @@ def _check_rows(table: pa.Table, shard: ShardEntry, ids: set[str], sides: dict[s
     return problems
 
 
+def _count(table: pa.Table, tally: dict[str, Counter[str]]) -> None:
+    """Add a table's rows to the counts that a manifest holds: by task, labels by task, findings by code."""
+    for row in table.select(["task", "choices", "answer", "quality"]).to_pylist():
+        tally.setdefault("tasks", Counter())[row["task"]] += 1
+        if row["choices"]:
+            tally.setdefault(f"labels of {row['task']}", Counter()).update(row["answer"])
+        tally.setdefault("quality", Counter()).update({finding["code"] for finding in row["quality"]})
+
+
+def _check_tally(manifest: Manifest, tally: Mapping[str, Mapping[str, Counter[str]]]) -> list[str]:
+    problems = []
+    for source in manifest.sources:
+        said = {"tasks": source.tasks, "quality": source.quality}
+        said |= {f"labels of {task}": counts for task, counts in source.labels.items()}
+        counted = tally.get(source.name, {})
+        for what in sorted({*said, *counted}):
+            if dict(said.get(what, {})) != dict(counted.get(what, {})):
+                problems.append(f"{source.name}: the rows' {what} are not counted as in the manifest")
+    return problems
+
+
 def _check_counts(corpus: Store, manifest: Manifest, rows: Mapping[tuple[str, str], int]) -> list[str]:
     problems = []
     try:
         skips = from_lines(corpus.read(LEDGER).decode())
     except (RecordError, ValueError, TypeError):
         return [f"{LEDGER} is absent or damaged"]
+    strangers = {skip.source for skip in skips} - {source.name for source in manifest.sources}
+    problems += [f"{LEDGER} has lines of {name}, which is no source of the corpus" for name in sorted(strangers)]
     for source in manifest.sources:
         counted = {split: count for (name, split), count in rows.items() if name == source.name}
         if counted != dict(source.splits):
             problems.append(f"{source.name}: rows by split are {counted} and not {dict(source.splits)}")
+        if source.rows != sum(counted.values()):
+            problems.append(f"{source.name}: there are {sum(counted.values())} rows and not {source.rows}")
         reasons = by_reason(skip for skip in skips if skip.source == source.name)
         if reasons != dict(source.skipped):
             problems.append(f"{source.name}: the ledger counts {reasons} and the manifest {dict(source.skipped)}")

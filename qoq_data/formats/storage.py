@@ -6,9 +6,12 @@ else through ``fsspec``. Paths are relative to the root, with ``/``; one that le
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
+import io
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -67,12 +70,12 @@ class Store:
         """All bytes of a file; raises ``RecordError`` when it is absent, unreadable or larger than ``limit``."""
         full = self.full_path(path)
         try:
-            if self.folder is None:
-                size = self._filesystem.size(full)
-                if size is not None and size > limit:
-                    raise RecordError(Reason.OVER_BUDGET, f"{size} bytes are more than the limit of {limit}", path)
-                return bytes(self._filesystem.cat_file(full))
-            return _read_local(full, path, limit)
+            if self.folder is not None:
+                return _read_local(full, path, limit)[0]
+            size = self._filesystem.size(full)
+            if size is not None and size > limit:
+                raise RecordError(Reason.OVER_BUDGET, f"{size} bytes are more than the limit of {limit}", path)
+            return bytes(self._filesystem.cat_file(full))
         except OSError as error:
             raise _record_error(error, path) from error
 
@@ -81,8 +84,8 @@ class Store:
         full = self.full_path(path)
         try:
             if self.folder is not None:
-                stat = os.stat(full)  # noqa: PTH116 - called a million times; Path costs five times as much
-                return FileIdentity(stat.st_size, str(stat.st_mtime_ns))
+                found = os.stat(full)  # noqa: PTH116 - called a million times; Path costs five times as much
+                return FileIdentity(found.st_size, str(found.st_mtime_ns))
             info = self._filesystem.info(full)
         except OSError as error:
             raise _record_error(error, path) from error
@@ -98,16 +101,22 @@ class Store:
         return os.path.isdir(full) if self.folder is not None else bool(self._filesystem.isdir(full))  # noqa: PTH112
 
     def names(self, path: str = "") -> list[str]:
-        """Sorted names in a folder, those of folders with a closing ``/``; empty when there is no such folder."""
+        """Sorted names in a folder, those of folders with a closing ``/``; empty when there is no such folder.
+
+        Raises ``RecordError`` for a folder that may not be looked into.
+        """
         full = self.full_path(path)
-        if self.folder is not None:
-            if not Path(full).is_dir():
+        try:
+            if self.folder is not None:
+                if not Path(full).is_dir():
+                    return []
+                with os.scandir(full) as entries:
+                    return sorted(entry.name + ("/" if entry.is_dir() else "") for entry in entries)
+            if not self._filesystem.isdir(full):
                 return []
-            with os.scandir(full) as entries:
-                return sorted(entry.name + ("/" if entry.is_dir() else "") for entry in entries)
-        if not self._filesystem.isdir(full):
-            return []
-        listed = self._filesystem.ls(full, detail=True)
+            listed = self._filesystem.ls(full, detail=True)
+        except OSError as error:
+            raise _record_error(error, path) from error
         return sorted(
             PurePosixPath(entry["name"]).name + ("/" if entry["type"] == "directory" else "") for entry in listed
         )
@@ -141,32 +150,19 @@ class Store:
         self.commit(self.write_beside(path, data), path)
 
     def write_beside(self, path: str, data: bytes | memoryview) -> str:
-        """Write a file under a temporary name and return that name: ``commit`` makes it final, maybe elsewhere.
+        """Write a file under a temporary name and return that name: ``commit`` makes it final, maybe elsewhere."""
+        with self.create(path) as file:
+            file.write(data)
+        return file.temporary
 
-        A store that is no local folder puts objects in place whole, so there it is final at once.
-        """
-        full = self.full_path(path)
-        if self.folder is None:
-            try:
-                self._filesystem.pipe_file(full, bytes(data))
-            except OSError as error:
-                raise storage_error(error, path) from error
-            return path
-        temporary = f"{path}.{os.getpid()}{TEMPORARY_SUFFIX}"
-        target = Path(self.full_path(temporary))
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with target.open("wb", buffering=0) as file:
-                    view = memoryview(data)
-                    while view:
-                        view = view[file.write(view) :]
-            except BaseException:
-                target.unlink(missing_ok=True)
-                raise
-        except OSError as error:
-            raise storage_error(error, path) from error
-        return temporary
+    def create(self, path: str) -> NewFile:
+        """A file to be written in pieces, beside its final name; to be used as a context."""
+        self.full_path(path)  # the temporary name of a path that leads out may be sound
+        return NewFile(self, path)
+
+    def put(self, path: str, data: bytes) -> None:
+        """Put an object in place whole, in a store that is no local folder."""
+        self._filesystem.pipe_file(self.full_path(path), data)
 
     def commit(self, temporary: str, path: str) -> None:
         """Make a file of ``write_beside`` last (fsync) and give it its name."""
@@ -180,6 +176,8 @@ class Store:
                 os.close(descriptor)
             os.replace(self.full_path(temporary), self.full_path(path))  # noqa: PTH105
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self.remove(temporary)
             raise storage_error(error, path) from error
 
     def remove(self, path: str) -> None:
@@ -193,10 +191,15 @@ class Store:
             raise storage_error(error, path) from error
 
 
-def _read_local(full: str, path: str, limit: int) -> bytes:
-    descriptor = os.open(full, os.O_RDONLY | os.O_CLOEXEC)
+def _read_local(full: str, path: str, limit: int) -> tuple[bytes, FileIdentity]:
+    # O_NONBLOCK: a named pipe in a raw tree would otherwise stop the build for ever.
+    descriptor = os.open(full, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        size = os.fstat(descriptor).st_size
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            what = "a folder" if stat.S_ISDIR(found.st_mode) else "something that is no file"
+            raise RecordError(Reason.FILE_UNREADABLE, f"{what} stands where a file should", path)
+        size = found.st_size
         if size > limit:
             raise RecordError(Reason.OVER_BUDGET, f"{size} bytes are more than the limit of {limit}", path)
         data = os.read(descriptor, size + 1)
@@ -207,7 +210,7 @@ def _read_local(full: str, path: str, limit: int) -> bytes:
             data += piece
     finally:
         os.close(descriptor)
-    return data
+    return data, FileIdentity(size, str(found.st_mtime_ns))
 
 
 def _record_error(error: OSError, path: str) -> RecordError:
@@ -229,6 +232,76 @@ def storage_error(error: OSError, path: str) -> StorageError:
     return StorageError(f"{path} of the output could not be written: {what}.")
 
 
+class NewFile(io.RawIOBase):
+    """A file written in pieces under a temporary name, its size and sha256 taken on the way.
+
+    Leaving the context closes it, or removes it when an error leaves with it. ``StorageError`` says why a piece could
+    not be written; a library between here and there may turn that into an error of its own, so leaving the context
+    raises it in any case. A store that is no local folder puts objects in place whole, and final, on leaving.
+    """
+
+    def __init__(self, store: Store, path: str) -> None:
+        super().__init__()
+        self.path = path
+        self.size = 0
+        self._store = store
+        self._digest = hashlib.sha256()
+        self._pieces = bytearray()
+        self._descriptor: int | None = None
+        self._failure: OSError | None = None
+        self.temporary = path if store.folder is None else f"{path}.{os.getpid()}{TEMPORARY_SUFFIX}"
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def __enter__(self) -> NewFile:
+        if self._store.folder is not None:
+            full = Path(self._store.full_path(self.temporary))
+            try:
+                full.parent.mkdir(parents=True, exist_ok=True)
+                self._descriptor = os.open(full, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            except OSError as error:
+                raise storage_error(error, self.path) from error
+        return self
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self._digest.update(view)
+        self.size += len(view)
+        if self._descriptor is None:
+            self._pieces += view
+            return len(view)
+        try:
+            written = 0
+            while written < len(view):
+                written += os.write(self._descriptor, view[written:])
+        except OSError as error:
+            self._failure = error
+            raise
+        return len(view)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+            elif kind is None:
+                self._store.put(self.path, bytes(self._pieces))
+        except OSError as failure:
+            self._failure = self._failure or failure
+        finally:
+            self.close()
+        if kind is not None or self._failure is not None:
+            if self._store.folder is not None:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._store.full_path(self.temporary))  # noqa: PTH108
+            if self._failure is not None:
+                raise storage_error(self._failure, self.path) from self._failure
+
+
 class RecordingStore(Store):
     """A store that remembers the identity of every file that was asked for, None for those that are not there."""
 
@@ -237,8 +310,18 @@ class RecordingStore(Store):
         self.seen: dict[str, FileIdentity | None] = {}
 
     def read(self, path: str, limit: int = READ_LIMIT) -> bytes:
-        self.identity(path)
-        return super().read(path, limit)
+        if self.folder is None:
+            self.identity(path)
+            return super().read(path, limit)
+        try:
+            data, self.seen[path] = _read_local(self.full_path(path), path, limit)
+        except OSError as error:
+            self.seen[path] = None
+            raise _record_error(error, path) from error
+        except RecordError:
+            self.seen[path] = None
+            raise
+        return data
 
     def identity(self, path: str) -> FileIdentity:
         try:

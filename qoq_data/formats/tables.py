@@ -6,8 +6,10 @@ that is absent, bytes that are not the declared encoding, and a cell that is no 
 
 from __future__ import annotations
 
+import csv
 import io
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 
 import polars as pl
 
@@ -29,10 +31,13 @@ def read_table(
     """The named columns of a CSV or TSV file (gzip too), in the order asked for; blanks are null.
 
     ``columns`` maps each name to the type wanted. Those in ``optional`` may be absent and are then null. A byte order
-    mark is dropped. Raises ``LayoutError`` when the file is absent, ``TableError`` for anything in it that is not as
-    declared: the message names file, column and row, never the cell.
+    mark is dropped, and so are blank lines at the end. Raises ``LayoutError`` when the file is absent, ``TableError``
+    for anything in it that is not as declared (a row with more or fewer fields than the header is not): the message
+    names file, column and line, never the cell.
     """
     data = _bytes(tree, path)
+    if data.endswith((b"\n\n", b"\n\r\n")):
+        data = data.rstrip(b"\r\n")
     if data[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
         raise TableError(f"{path} is a web page and not a table: the download needs a login. Fetch the file again.")
     header = _header(data, path, separator, newline_in_header)
@@ -46,7 +51,7 @@ def read_table(
     try:
         frame = pl.read_csv(
             io.BytesIO(data),
-            columns=wanted,
+            columns=list(dict.fromkeys((*wanted, header[-1]))),
             schema_overrides=dict.fromkeys(header, pl.String),
             separator=separator,
             infer_schema=False,
@@ -55,7 +60,9 @@ def read_table(
         raise TableError(f"{path} could not be read as a table: {_reason(error, data)}.") from error
     except pl.exceptions.NoDataError as error:
         raise TableError(f"{path} is empty.") from error
-    return frame.select(_typed(frame, path, name, dtype) for name, dtype in columns.items())
+    if frame[header[-1]].null_count():
+        _check_widths(data, path, len(header), separator)
+    return frame.select(_typed(frame, data, path, separator, name, dtype) for name, dtype in columns.items())
 
 
 def _bytes(tree: Store, path: str) -> bytes:
@@ -80,14 +87,16 @@ def _bytes(tree: Store, path: str) -> bytes:
 
 
 def _header(data: bytes, path: str, separator: str, newline_in_header: bool) -> list[str]:
-    import csv
-
     head = data[: 1 << 16]
     first = head if newline_in_header else head.split(b"\n", 1)[0]
+    if not newline_in_header and b"\r" in first.rstrip(b"\r"):
+        raise TableError(f"{path} ends its lines with carriage returns alone. Save it with newlines.")
     try:
         text = first.decode("utf-8", errors="ignore" if newline_in_header else "strict")
     except UnicodeDecodeError as error:
         raise TableError(f"{path} is not UTF-8 text: its header has a byte that is none.") from error
+    if not newline_in_header and text.count('"') % 2:
+        raise TableError(f"{path} has a column whose name holds a line break, which was not expected of it.")
     names = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
     if not names:
         raise TableError(f"{path} is empty.")
@@ -107,7 +116,29 @@ def _reason(error: Exception, data: bytes) -> str:
     return "a row has more fields than the header" if "fields" in text else "its quoting or its rows are broken"
 
 
-def _typed(frame: pl.DataFrame, path: str, name: str, dtype: pl.DataType | type[pl.DataType]) -> pl.Series:
+def _records(data: bytes, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Every record of a table, its header too, with the line it begins on. Slow: for what polars does not tell."""
+    limit = csv.field_size_limit(TABLE_LIMIT)
+    try:
+        reader = csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8", newline=""), delimiter=separator)
+        line = 1
+        for fields in reader:
+            yield line, fields
+            line = reader.line_num + 1
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _check_widths(data: bytes, path: str, width: int, separator: str) -> None:
+    """Raise ``TableError`` for a short row, which polars fills up with nulls: the last column is null in each."""
+    for line, fields in _records(data, separator):
+        if len(fields) != width:
+            raise TableError(f"{path}, line {line}: it has {len(fields)} fields and not {width} as the header.")
+
+
+def _typed(
+    frame: pl.DataFrame, data: bytes, path: str, separator: str, name: str, dtype: pl.DataType | type[pl.DataType]
+) -> pl.Series:
     if name not in frame.columns:
         return pl.Series(name, [None] * frame.height, dtype=dtype)
     column = frame[name]
@@ -118,7 +149,10 @@ def _typed(frame: pl.DataFrame, path: str, name: str, dtype: pl.DataType | type[
         return column
     typed = column.str.strip_chars().cast(dtype, strict=False)
     bad = typed.is_null() & column.is_not_null()
+    if typed.dtype.is_float():
+        bad |= ~typed.is_finite().fill_null(True)
     if bad.any():
-        row = int(bad.arg_max() or 0) + 2
-        raise TableError(f"{path}, row {row}: the cell of column {name!r} is no {dtype}.")
+        record = int(bad.arg_max() or 0) + 1
+        line, _ = next(itertools.islice(_records(data, separator), record, None))
+        raise TableError(f"{path}, line {line}: the cell of column {name!r} is no {dtype}.")
     return typed

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import polars as pl
 
-from qoq_data.clinical.statement_labels import LABELS, NO_CONDUCTION_FINDING, Policy, record_labels, record_statements
+from qoq_data.clinical import statement_labels
+from qoq_data.clinical.statement_labels import CLASS_TEXTS, LABELS, Policy, record_labels, record_statements
 from qoq_data.clinical.statements import StatementTable
-from qoq_data.errors import LayoutError, TableError
+from qoq_data.errors import TableError
 from qoq_data.formats.tables import read_table
 from qoq_data.licence import ODBL_1, Access
 from qoq_data.record import AnswerType, Domain
@@ -47,17 +48,13 @@ MEASUREMENTS = "machine_measurements.csv"
 DICTIONARY = "machine_measurements_data_dictionary.csv"
 LINKS = "waveform_note_links.csv"
 REPORTS = tuple(f"report_{place}" for place in range(18))
+TEXTS = ("subject_id", "study_id", *REPORTS, "bandwidth", "filtering")
 TIMES = ("rr_interval", "p_onset", "p_end", "qrs_onset", "qrs_end", "t_end")
-CLASS_TEXTS = {
-    "normal": "Normal",
-    "cd": "Conduction disturbance",
-    "mi": "Myocardial infarction",
-    "sttc": "ST/T change",
-    "other": "Other",
-    "afib": "Atrial fibrillation or flutter",
-    "hyp": "Hypertrophy",
-}
 _FEWEST_PATIENTS = 5
+_CLASS_FEATURES = (
+    *("rr_irregularity", "p_wave_amplitude", "pr_interval", "qrs_width", "r_amplitude_v5", "s_amplitude_v1"),
+    *("st_level_ii", "st_level_v2", "q_depth_ii", "q_depth_v2", "t_amplitude_v5", "frontal_axis", "mean_qrs_amplitude"),
+)
 
 
 class Range(NamedTuple):
@@ -114,7 +111,7 @@ SPEC = SourceSpec(
     licences={"media": ODBL_1, "labels": ODBL_1},
     access=Access.OPEN,
     access_steps=(
-        "Open https://physionet.org/content/mimic-iv-ecg/1.0/ and read the licence (ODbL 1.0); no account is needed.",
+        "Read the licence (ODbL 1.0) on https://physionet.org/content/mimic-iv-ecg/1.0/; no account is needed.",
         "Download the zip file there, or mirror https://physionet.org/files/mimic-iv-ecg/1.0/ with wget -r -N -c -np.",
         "Point --raw at the folder that holds record_list.csv, machine_measurements.csv and files/.",
     ),
@@ -124,10 +121,7 @@ SPEC = SourceSpec(
     versions=(SourceVersion("1.0", 800_035, 161_352),),
     expected_files=(
         ExpectedFile("record_list.csv", columns=("subject_id", "study_id", "path")),
-        ExpectedFile(
-            MEASUREMENTS,
-            columns=("subject_id", "study_id", *REPORTS, "bandwidth", "filtering", *TIMES, "qrs_axis"),
-        ),
+        ExpectedFile(MEASUREMENTS, columns=(*TEXTS, *TIMES, "qrs_axis")),
         ExpectedFile("files/"),
         ExpectedFile(LINKS, required=False, columns=("subject_id", "waveform_path")),
         *(ExpectedFile(path, required=False) for path in (DICTIONARY, "LICENSE.txt", "SHA256SUMS.txt")),
@@ -137,7 +131,7 @@ SPEC = SourceSpec(
         _task(
             "conduction",
             AnswerType.SEVERAL,
-            (*TABLE.choices("conduction"), (NO_CONDUCTION_FINDING, "No conduction abnormality")),
+            (*TABLE.choices("conduction"), (statement_labels.NO_CONDUCTION_FINDING, "No conduction abnormality")),
         ),
         _task("seven_class", AnswerType.SEVERAL, CLASS_TEXTS.items()),
         *(_task(name, AnswerType.NUMBER, tolerance=tolerance) for name, tolerance in TOLERANCES.items()),
@@ -146,7 +140,7 @@ SPEC = SourceSpec(
     checksums_file="SHA256SUMS.txt",
     synthetic=(
         SyntheticTask("rhythm", ("heart_rate", "rr_irregularity", "p_wave_amplitude", "qrs_width")),
-        SyntheticTask("seven_class", ("rr_irregularity", "qrs_width", "r_amplitude_v5", "st_level_ii", "q_depth_ii")),
+        SyntheticTask("seven_class", _CLASS_FEATURES),
     ),
 )
 
@@ -166,7 +160,12 @@ def scan(tree: Store, options: Options) -> pl.LazyFrame:
         *(pl.when(labels["measured"]).then(value).alias(f"answer.{name}") for name, value in _intervals().items()),
     )
     joined = records.join(answers, on="study_id", how="left", suffix="_measured", maintain_order="left")
-    _refuse(joined, pl.col("subject_id") != pl.col("subject_id_measured"), f"{MEASUREMENTS} names another patient")
+    _refuse(
+        joined,
+        pl.col("subject_id") != pl.col("subject_id_measured"),
+        RECORD_LISTS[0],
+        f"{MEASUREMENTS} has another patient",
+    )
     return joined.lazy().select(
         pl.col("study_id").alias("item"),
         pl.col("subject_id").alias("patient"),
@@ -248,22 +247,19 @@ def _intervals() -> dict[str, pl.Expr]:
 
 
 def _records(tree: Store) -> pl.DataFrame:
-    name = next((name for name in RECORD_LISTS if tree.exists(name)), None)
-    if name is None:
-        raise LayoutError(f"{RECORD_LISTS[0]} is not in the raw folder. 'qoq-data doctor mimic-ecg' says what is.")
+    name = next((name for name in RECORD_LISTS if tree.exists(name)), RECORD_LISTS[0])
     records = read_table(tree, name, dict.fromkeys(("subject_id", "study_id", "path"), pl.String))
-    _refuse(records, pl.any_horizontal(pl.all().is_null()), f"{name} has a blank subject_id, study_id or path")
-    _refuse(records, pl.col("study_id").is_duplicated(), f"{name} lists a study_id twice")
+    _refuse(records, pl.any_horizontal(pl.all().is_null()), name, "subject_id, study_id or path is blank")
+    _refuse(records, pl.col("study_id").is_duplicated(), name, "the study_id stands twice")
     return records
 
 
 def _measurements(tree: Store) -> pl.DataFrame:
-    texts = ("subject_id", "study_id", *REPORTS, "bandwidth", "filtering")
-    types: dict[str, pl.DataType | type[pl.DataType]] = dict.fromkeys(texts, pl.String)
+    types: dict[str, pl.DataType | type[pl.DataType]] = dict.fromkeys(TEXTS, pl.String)
     types |= dict.fromkeys((*TIMES, "qrs_axis"), pl.Int64)
     measured = read_table(tree, MEASUREMENTS, types)
-    _refuse(measured, pl.any_horizontal(pl.col("subject_id", "study_id").is_null()), f"{MEASUREMENTS} has a blank id")
-    _refuse(measured, pl.col("study_id").is_duplicated(), f"{MEASUREMENTS} has a study_id twice")
+    _refuse(measured, pl.any_horizontal(pl.col("subject_id", "study_id").is_null()), MEASUREMENTS, "an id is blank")
+    _refuse(measured, pl.col("study_id").is_duplicated(), MEASUREMENTS, "the study_id stands twice")
     return measured
 
 
@@ -272,10 +268,13 @@ def _check_links(tree: Store, records: pl.DataFrame) -> None:
     if tree.exists(LINKS):
         links = read_table(tree, LINKS, dict.fromkeys(("subject_id", "waveform_path"), pl.String))
         both = links.join(records, left_on="waveform_path", right_on="path", how="left", maintain_order="left")
-        _refuse(both, pl.col("subject_id") != pl.col("subject_id_right"), f"{LINKS} names another patient")
+        _refuse(
+            both, pl.col("subject_id") != pl.col("subject_id_right"), LINKS, "it names another patient than the list"
+        )
 
 
-def _refuse(rows: pl.DataFrame, condition: pl.Expr, what: str) -> None:
+def _refuse(rows: pl.DataFrame, condition: pl.Expr, path: str, what: str) -> None:
     bad = rows.select(condition.fill_null(value=False).alias("bad"))["bad"]
     if bad.any():
-        raise TableError(f"{what} (row {int(bad.arg_max() or 0) + 2}). Is it the table of another release?")
+        line = int(bad.arg_max() or 0) + 2
+        raise TableError(f"{path}, line {line}: {what}. Is it the table of another release?")
