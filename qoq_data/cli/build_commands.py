@@ -37,7 +37,7 @@ def build(
 
     from qoq_data.corpus.build import build_corpus
     from qoq_data.corpus.planning import plan_corpus
-    from qoq_data.corpus.roots import gather_inputs, remember_roots
+    from qoq_data.corpus.roots import gather_inputs, remember
     from qoq_data.cli.printing import print_json, print_line, row_progress
     from qoq_data.engines.local import LocalEngine, default_workers
     from qoq_data.formats.storage import Store
@@ -54,7 +54,7 @@ def build(
     inputs = gather_inputs(chosen, raw, corpus, patients if synthetic else None)
     with row_progress("rows") as progress:
         manifest = build_corpus(chosen, inputs, corpus, engine, progress)
-    remember_roots(corpus, inputs)  # now that no other build can be writing here
+    remember(chosen, corpus, inputs)  # now that no other build can be writing here
     write_corpus_card(manifest, [one.source for one in inputs], corpus)
     if as_json:
         print_json({"corpus": corpus.address, "rows": manifest.rows, "shards": len(manifest.shards)})

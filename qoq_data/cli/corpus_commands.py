@@ -31,16 +31,14 @@ def verify(
 
     from qoq_data.cli.printing import print_json, print_line
     from qoq_data.corpus.manifest import read_manifest
-    from qoq_data.corpus.roots import remembered_inputs
+    from qoq_data.corpus.roots import remembered
     from qoq_data.corpus.verify import verify_corpus
     from qoq_data.errors import CorpusError
     from qoq_data.formats.storage import Store
-    from qoq_data.recipe import Recipe
 
     store = Store(corpus)
     manifest = read_manifest(store)
-    synthetic = {source.name: source.synthetic for source in manifest.sources}
-    inputs = remembered_inputs(Recipe.model_validate(manifest.recipe), store, raw, synthetic) if deep else []
+    inputs = remembered(manifest, store, raw)[1] if deep else []
     found = verify_corpus(store, manifest, inputs)
     if as_json:
         print_json(asdict(found))
@@ -79,17 +77,15 @@ def trace(
 
     from qoq_data.cli.printing import print_json, print_line, print_table
     from qoq_data.corpus.manifest import read_manifest
-    from qoq_data.corpus.roots import remembered_inputs
+    from qoq_data.corpus.roots import remembered
     from qoq_data.corpus.trace import trace_row
     from qoq_data.engines.local import LocalEngine
     from qoq_data.errors import CorpusError
     from qoq_data.formats.storage import Store
-    from qoq_data.recipe import Recipe
 
     store = Store(corpus)
     manifest = read_manifest(store)
-    recipe = Recipe.model_validate(manifest.recipe)
-    inputs = remembered_inputs(recipe, store, raw, {source.name: source.synthetic for source in manifest.sources})
+    recipe, inputs = remembered(manifest, store, raw)
     found = trace_row(store, manifest, recipe, row_id, inputs, LocalEngine())
     if as_json:
         print_json(asdict(found) | {"agrees": found.agrees})

@@ -139,7 +139,7 @@ def _manifest(recipe: Recipe, plans: Sequence[SourcePlan], parts: dict[str, Shar
     manifest = Manifest(
         name=recipe.name,
         package_version=__version__,
-        recipe=recipe.model_dump(mode="json"),
+        recipe=recipe.model_dump(mode="json", exclude={"patient_key"}),  # it would undo the hash of the patients
         sources=tuple(entries),
         shards=tuple(shards),
     )

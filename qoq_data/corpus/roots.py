@@ -1,7 +1,7 @@
 """Where the raw trees of a build lie: given, named by ``QOQ_RAW``, or written on the spot for a synthetic build.
 
-The addresses are remembered beside the corpus, in its work folder that no push takes along, so that ``trace`` and
-``verify --deep`` find the files again.
+The addresses, and the key of the patients' hashes, are remembered beside the corpus in its work folder, which no push
+takes along, so that ``trace`` and ``verify --deep`` find the files again.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from qoq_data.corpus.manifest import WORK_FOLDER
+from qoq_data.corpus.manifest import WORK_FOLDER, Manifest
 from qoq_data.corpus.planning import SourceInput
 from qoq_data.errors import LayoutError, RecordError, UsageError
 from qoq_data.formats.storage import Store, storage_error
@@ -48,18 +48,23 @@ def raw_address(name: str, raw: str | None, alone: bool) -> str:
     return f"{base.rstrip('/')}/{name}"
 
 
-def remembered_inputs(recipe: Recipe, corpus: Store, raw: str | None, synthetic: Mapping[str, bool]) -> list[SourceInput]:
-    """The inputs of a finished corpus, by ``--raw``, QOQ_RAW or what the build remembered."""
+def remembered(
+    manifest: Manifest, corpus: Store, raw: str | None
+) -> tuple[Recipe, list[SourceInput]]:
+    """The recipe of a finished corpus, its patient key too, and its raw trees by ``--raw``, QOQ_RAW or as remembered."""
     try:
-        known: dict[str, str] = json.loads(corpus.read(ROOTS))
-    except (RecordError, ValueError):
-        known = {}
+        known = json.loads(corpus.read(ROOTS))
+        addresses, key = dict(known["roots"]), {"patient_key": known["patient_key"]}
+    except (RecordError, ValueError, KeyError, TypeError):
+        addresses, key = {}, {}
+    recipe = Recipe.model_validate(dict(manifest.recipe) | key)
+    synthetic = {source.name: source.synthetic for source in manifest.sources}
     inputs = []
     for entry in recipe.sources:
-        given = raw is not None or entry.name not in known
-        address = raw_address(entry.name, raw, alone=len(recipe.sources) == 1) if given else known[entry.name]
-        inputs.append(SourceInput(get_source(entry.name), entry, Store(address), synthetic.get(entry.name, False)))
-    return inputs
+        given = raw is not None or entry.name not in addresses
+        address = raw_address(entry.name, raw, alone=len(recipe.sources) == 1) if given else addresses[entry.name]
+        inputs.append(SourceInput(get_source(entry.name), entry, Store(address), synthetic[entry.name]))
+    return recipe, inputs
 
 
 def _synthetic_tree(corpus: Store, name: str, seed: int, patients: int) -> Store:
@@ -80,13 +85,13 @@ def _synthetic_tree(corpus: Store, name: str, seed: int, patients: int) -> Store
     return Store(folder)
 
 
-def remember_roots(corpus: Store, inputs: Sequence[SourceInput]) -> None:
-    """Note where the raw trees lie, for later commands on the corpus."""
+def remember(recipe: Recipe, corpus: Store, inputs: Sequence[SourceInput]) -> None:
+    """Note, for later commands on the corpus, where its raw trees lie and the key of its patients' hashes."""
     roots = {
         one.source.name: str(one.raw.folder.resolve()) if one.raw.folder is not None else one.raw.address
         for one in inputs
     }
-    corpus.write(ROOTS, json.dumps(roots, indent=1).encode())
+    corpus.write(ROOTS, json.dumps({"patient_key": recipe.patient_key, "roots": roots}, indent=1).encode())
 
 
 def _how(name: str) -> str:
