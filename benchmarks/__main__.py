@@ -12,7 +12,7 @@ import pkgutil
 import benchmarks
 from benchmarks.harness import Result
 
-_NOT_BENCHMARKS = {"__main__", "harness"}
+_NOT_BENCHMARKS = {"__main__", "harness", "imports"}
 
 
 def names() -> list[str]:

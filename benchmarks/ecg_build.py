@@ -94,8 +94,9 @@ def write_tree(folder: Path, records: int) -> None:
     for number in range(30_001, 30_001 + records):  # above the ids that later releases withdrew
         row = list(rows[number % len(rows)])
         name = f"records500/{number // 1000 * 1000:05d}/{number:05d}_hr"
-        said = {"ecg_id": str(number), "patient_id": f"{number}.0", "filename_hr": name, "strat_fold": str(number % 10 + 1)}
-        for column, text in (said | {"filename_lr": name.replace("500", "100").replace("hr", "lr")}).items():
+        said = {"ecg_id": f"{number}", "patient_id": f"{number}.0", "strat_fold": f"{number % 10 + 1}"}
+        said |= {"filename_hr": name, "filename_lr": name.replace("500", "100").replace("hr", "lr")}
+        for column, text in said.items():
             row[index[column]] = text
         table.append(row)
         samples = np.roll(ecgs[number % 64], number, axis=1)
@@ -181,13 +182,10 @@ def copy(raw: Path, out: Path) -> int:
 
 def _main(way: str, raw: Path, out: Path) -> None:
     if way in ("one", "two"):
-        import qoq_data.corpus.build
         from qoq_data.sources import registry
 
         registry()
     elif way == "plain":
-        import datasets
-        import pandas
         import wfdb  # noqa: F401 - imported before the clock starts, as for the other ways
     start = perf_counter()
     count = {"one": lambda: ours(raw, out, 1), "two": lambda: ours(raw, out, 2), "plain": lambda: plain(raw, out)}.get(

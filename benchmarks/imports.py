@@ -13,14 +13,16 @@ import time
 
 RUNS = 7
 HEAVY = ("torch", "pandas", "polars", "datasets")
-STARTS = {
-    "import qoq_data": ("import qoq_data", 0.3),
-    "qoq-data --help": (
-        "import sys\nsys.argv = ['qoq-data', '--help']\nfrom qoq_data.cli import main\n"
-        "try:\n    main()\nexcept SystemExit:\n    pass",
-        0.5,
-    ),
-}
+HELP = """\
+import sys
+sys.argv = ["qoq-data", "--help"]
+from qoq_data.cli import main
+try:
+    main()
+except SystemExit:
+    pass
+"""
+STARTS = {"import qoq_data": ("import qoq_data", 0.3), "qoq-data --help": (HELP, 0.5)}
 
 
 def seconds(code: str) -> float:

@@ -47,8 +47,8 @@ def run(quick: bool) -> Result:
             "the samples' bytes": lambda: store.write("samples", samples),
         }
         seconds = seconds_in_turn(candidates, ROUNDS_QUICK if quick else ROUNDS)
-        sizes = {"ours, lz4": "lz4", "ours, zstd": "zstd", "ours, not compressed": "none", "datasets to_parquet": "theirs"}
-        kilobytes = {way: (folder / f"{file}.parquet").stat().st_size / len(rows) / 1e3 for way, file in sizes.items()}
+        files = dict(zip(list(candidates)[:4], ("lz4", "zstd", "none", "theirs"), strict=True))
+        kilobytes = {way: (folder / f"{file}.parquet").stat().st_size / len(rows) / 1e3 for way, file in files.items()}
     per_row = {way: value / len(rows) * 1e6 for way, value in seconds.items()}
     peer = per_row["datasets to_parquet"]
     table = tuple(
@@ -94,7 +94,7 @@ def theirs(rows: list[Row], path: Path) -> None:
         "scale": datasets.List(datasets.Value("float64")),
     }
     named = [name for name in COLUMNS if isinstance(rows[0].text.get(name), str)]
-    features = {name: string for name in named} | {"choices": texts, "answer": texts, "signal": signal}
+    features = dict.fromkeys(named, string) | {"choices": texts, "answer": texts, "signal": signal}
     columns: dict[str, Any] = {name: [row.text[name] for row in rows] for name in (*named, "choices", "answer")}
     columns["signal"] = [
         {

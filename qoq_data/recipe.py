@@ -46,7 +46,9 @@ class SignalRecipe(_Section):
         None, min_length=1, description="by name; null keeps all as recorded; a missing limb lead is computed"
     )
     checksum_mismatch: Literal["skip", "finding"] = Field("skip", description="when samples disagree with the header")
-    paper: PaperRecipe | None = Field(None, description="e.g. {layout: 3x4, pixels_per_mm: 4} adds an image; layouts: 3x4, column, single")
+    paper: PaperRecipe | None = Field(
+        None, description="e.g. {layout: 3x4, pixels_per_mm: 4} adds an image; layouts: 3x4, column, single"
+    )
 
 
 class ImageRecipe(_Section):
@@ -87,13 +89,15 @@ class Recipe(_Section):
     patient_key: str = Field(
         "qoq", min_length=1, max_length=64, description="key of the hash that replaces patient ids"
     )
-    near_duplicates: bool = Field(True, description="keep near-duplicate pictures on one side, also turned or flipped")
+    near_duplicates: bool = Field(
+        default=True, description="keep near-duplicate pictures on one side, also turned or flipped"
+    )
     label_conflict: Literal["skip", "keep"] = Field("skip", description="when the same content has two answers")
     split: SplitRecipe = SplitRecipe()
     signals: SignalRecipe = SignalRecipe()
     images: ImageRecipe = ImageRecipe()
     boxes: BoxRecipe = BoxRecipe()
-    masks: bool = Field(False, description="store the label mask of each image as PNG")
+    masks: bool = Field(default=False, description="store the label mask of each image as PNG")
     shards: ShardRecipe = ShardRecipe()
 
 
@@ -105,7 +109,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(None, None, "a recipe has no aliases (*); write the value out", mark)
         return super().compose_node(parent, index)
 
@@ -125,7 +129,7 @@ def _mapping_without_repeats(loader: _UniqueKeyLoader, node: yaml.MappingNode) -
 _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_repeats)
 
 
-def parse_recipe(text: str, where: str, sources: Mapping[str, Source], overrides: Mapping[str, Any] = {}) -> Recipe:  # noqa: B006
+def parse_recipe(text: str, where: str, sources: Mapping[str, Source], overrides: Mapping[str, Any] = {}) -> Recipe:
     """The recipe of a YAML text, checked against the sources that exist.
 
     ``overrides`` are dotted keys that win over the text. Raises ``RecipeError`` with every problem found.

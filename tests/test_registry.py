@@ -77,7 +77,7 @@ def test_two_sources_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_nearest_name_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch)
-    with pytest.raises(UnknownNameError, match="There is no source 'bsui'. Did you mean 'busi'?"):
+    with pytest.raises(UnknownNameError, match=r"There is no source 'bsui'\. Did you mean 'busi'\?"):
         get_source("bsui")
     with pytest.raises(UnknownNameError, match="There are: busi, "):
         get_source("qqqqqqqq")

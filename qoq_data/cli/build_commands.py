@@ -35,10 +35,10 @@ def build(
     """Build a corpus from raw folders; a build that was stopped goes on where it was."""
     import tempfile
 
+    from qoq_data.cli.printing import print_json, print_line, row_progress
     from qoq_data.corpus.build import build_corpus
     from qoq_data.corpus.planning import plan_corpus
     from qoq_data.corpus.roots import gather_inputs, remember
-    from qoq_data.cli.printing import print_json, print_line, row_progress
     from qoq_data.engines.local import LocalEngine, default_workers
     from qoq_data.formats.storage import Store
     from qoq_data.publish.corpus_card import write_corpus_card

@@ -26,13 +26,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: st
         print_line(title)
     if not sys.stdout.isatty():
         texts = [[_text(cell) for cell in row] for row in rows]
-        widths = [max(len(row[i]) for row in [list(columns), *texts]) for i in range(len(columns))]
-        for row in [list(columns), ["-" * width for width in widths], *texts]:
-            print_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        widths = [max(len(line[i]) for line in [list(columns), *texts]) for i in range(len(columns))]
+        for line in [list(columns), ["-" * width for width in widths], *texts]:
+            print_line("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column, cells in zip(columns, zip(*rows, strict=True) if rows else [()] * len(columns), strict=True):
-        table.add_column(column, justify="right" if cells and all(isinstance(c, int | float) for c in cells) else "left")
+    for place, column in enumerate(columns):
+        is_number = bool(rows) and all(isinstance(row[place], int | float) for row in rows)
+        table.add_column(column, justify="right" if is_number else "left")
     for row in rows:
         table.add_row(*(_text(cell) for cell in row))
     Console().print(table)
@@ -48,7 +49,7 @@ def _text(cell: Any) -> str:
 
 @contextmanager
 def row_progress(what: str) -> Iterator[Callable[[int, int, bool], None]]:
-    """Calls with (done, total, reused) become a progress bar on stderr, or a line every tenth where it is no terminal."""
+    """Calls with (done, total, reused) become a bar on stderr, or a line every tenth where that is no terminal."""
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

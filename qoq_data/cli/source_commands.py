@@ -75,7 +75,7 @@ def info(name: Annotated[str, typer.Argument(help="A source of 'qoq-data list'."
 def doctor(
     name: Annotated[str, typer.Argument(help="A source of 'qoq-data list'.")],
     raw: Annotated[str | None, typer.Option(help="Raw folder; default: QOQ_RAW/<source>.")] = None,
-    checksums: Annotated[bool, typer.Option("--checksums", help="Check every file the publisher gives one for.")] = False,
+    checksums: Annotated[bool, typer.Option("--checksums", help="Check every file that has a published one.")] = False,
     as_json: Json = False,
 ) -> None:
     """Compare a raw folder with what the publisher ships, and say what to type next."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import polars as pl
 
+from qoq_data.clinical.seven_class import SEVEN_CLASSES
 from qoq_data.clinical.statements import normalise
 
 if TYPE_CHECKING:
@@ -22,18 +23,6 @@ HedgePolicy = Literal["no_label", "assert", "ignore"]
 
 NORMAL = "normal"
 NO_CONDUCTION_FINDING = "none"
-CLASS_TEXTS = {
-    "normal": "Normal",
-    "cd": "Conduction disturbance",
-    "mi": "Myocardial infarction",
-    "sttc": "ST/T change",
-    "other": "Other",
-    "afib": "Atrial fibrillation or flutter",
-    "hyp": "Hypertrophy",
-}
-"""The seven classes: key and text, in the order of the published corpus."""
-
-
 UNREADABLE = frozenset({"unsuitable", "lead_reversal", "pediatric", "dextrocardia", "rhythm_doubted"})
 """Flags after which nothing of a record is asked: the device had no tracing, the wrong leads or another rule book."""
 
@@ -91,7 +80,7 @@ def label_answers(marks: frozenset[str], table: StatementTable, policy: Policy) 
         conduction=_in_order(
             conduction, [key for key, _ in table.choices("conduction")], NO_CONDUCTION_FINDING, is_normal
         ),
-        seven_class=_in_order(classes, tuple(CLASS_TEXTS), NORMAL, is_normal),
+        seven_class=_in_order(classes, tuple(SEVEN_CLASSES), NORMAL, is_normal),
         measured=True,
     )
 

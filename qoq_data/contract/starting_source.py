@@ -80,7 +80,7 @@ SPEC = SourceSpec(
 
 def scan(tree: Store, options: SourceOptions) -> pl.LazyFrame:  # noqa: ARG001
     """A row a picture, from the table alone; raises ``LayoutError`` and ``TableError``."""
-    table = read_table(tree, TABLE, dict.fromkeys(COLUMNS, pl.String), optional=()).with_row_index("row", offset=2)
+    table = read_table(tree, TABLE, dict.fromkeys(COLUMNS, pl.String)).with_row_index("row", offset=2)
     blank = table.filter(pl.any_horizontal(pl.col("image", "patient").is_null()))
     if blank.height:
         raise TableError(f"{TABLE}, row {blank['row'][0]}: image or patient is blank.")

@@ -21,7 +21,7 @@ from qoq_data.corpus.ledger import Skip, by_reason, check_skip_limit, to_lines
 from qoq_data.corpus.manifest import LEDGER, MANIFEST, WORK_FOLDER, Manifest, SourceEntry
 from qoq_data.corpus.planning import SourceInput, SourcePlan, plan_corpus
 from qoq_data.corpus.shard_job import ShardJob, ShardPart, ShardResult, run_shard
-from qoq_data.errors import BuildError, CorpusLockedError, RecordError
+from qoq_data.errors import BuildError, CorpusLockedError
 from qoq_data.formats.storage import TEMPORARY_SUFFIX, Store, storage_error
 from qoq_data.recipe import Recipe
 
@@ -110,7 +110,8 @@ def _start(corpus: Store) -> None:
     """From here to the end there is no manifest, so nobody takes a half-changed corpus for a whole one."""
     for path in (MANIFEST, CARD):
         corpus.remove(path)
-    left = [path for folder in ("data", f"{WORK_FOLDER}/parts", f"{WORK_FOLDER}/inspect") for path in corpus.walk(folder)]
+    folders = ("data", f"{WORK_FOLDER}/parts", f"{WORK_FOLDER}/inspect")
+    left = [path for folder in folders for path in corpus.walk(folder)]
     left += [*corpus.names(), *(f"{WORK_FOLDER}/{name}" for name in corpus.names(WORK_FOLDER))]
     for path in left:
         if path.endswith(TEMPORARY_SUFFIX):

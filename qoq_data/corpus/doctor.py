@@ -63,8 +63,14 @@ def _look(source: Source, tree: Store, checksums: bool) -> Iterator[Finding]:
         yield Finding("error", "there is no such folder", "", f"qoq-data info {source.name}")
         return
     absent = missing_required(source.spec, tree)
-    if absent:
-        yield from _absent(source, tree, absent)
+    elsewhere = wrong_root(source, tree) if absent else None
+    if elsewhere is not None:
+        yield Finding("error", elsewhere.what, elsewhere.where, elsewhere.what_to_type)
+        return
+    for path in absent:
+        kind = "folder" if path.endswith("/") else "file"
+        what = f"this {kind} of the publisher's release is not there; it comes from {source.spec.homepage}"
+        yield Finding("error", what, path, f"qoq-data info {source.name}")
     problems = [*_files(source, tree, checksums), *_columns(source, tree), *_archives(source, tree, bool(absent))]
     yield from problems
     yield from _extra(source, tree)
@@ -80,24 +86,13 @@ def _look(source: Source, tree: Store, checksums: bool) -> Iterator[Finding]:
         yield Finding("note", "nothing stands in the way of a build", "", build)
 
 
-def _absent(source: Source, tree: Store, absent: Sequence[str]) -> Iterator[Finding]:
-    """One finding where the root is the wrong one, else one for each file or folder that is not there."""
-    elsewhere = wrong_root(source, tree)
-    if elsewhere is not None:
-        yield Finding("error", elsewhere.what, elsewhere.where, elsewhere.what_to_type)
-        return
-    for path in absent:
-        kind = "folder" if path.endswith("/") else "file"
-        what = f"this {kind} of the publisher's release is not there; it comes from {source.spec.homepage}"
-        yield Finding("error", what, path, f"qoq-data info {source.name}")
-
-
 def _files(source: Source, tree: Store, every: bool) -> Iterator[Finding]:
     """Files that are empty, cut short, or web pages under another name."""
     found: list[Finding] = []
     for expected in source.spec.expected_files:
         if not expected.path.endswith("/"):
-            paths: Iterable[str] = [expected.path] if tree.exists(expected.path) else []
+            is_file = tree.exists(expected.path) and not tree.is_folder(expected.path)
+            paths: Iterable[str] = [expected.path] if is_file else []
         else:
             below = tree.walk(expected.path.rstrip("/"))
             paths = below if every else islice(below, FILES_LOOKED_AT)
@@ -211,7 +206,9 @@ def _media(source: Source, tree: Store, items: pl.DataFrame, every: bool) -> Ite
         absent += [path] if path is not None else []
     if not absent:
         return
-    what = f"{len(absent):,} of {looked_for.height:,} items looked at lack a file, this one first; they become ledger lines"
+    what = (
+        f"{len(absent):,} of {looked_for.height:,} items looked at lack a file and become ledger lines: this one first"
+    )
     limit = source.spec.skip_limit
     if len(absent) > limit * looked_for.height:
         what += f". A build stops when more than {limit:g} are skipped: if this is what you have, raise skip_limit"

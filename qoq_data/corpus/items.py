@@ -83,7 +83,7 @@ def _check_answers(name: str, answers: pl.Series, task: Task) -> None:
     labelled = answers.drop_nulls()
     known = [choice.key for choice in task.choices]
     labels = labelled.explode(empty_as_null=False) if labelled.len() else labelled
-    if labelled.len() and not bool(labels.is_in(known).fill_null(False).all()):
+    if labelled.len() and not bool(labels.is_in(known).fill_null(value=False).all()):
         raise SourceError(f"{name}: an answer of the task {task.name} is outside its vocabulary.")
     counts = labelled.list.len()
     if bool((counts == 0).any()) or (task.answer_type is AnswerType.ONE and bool((counts != 1).any())):

@@ -79,7 +79,9 @@ def _row_texts(rows: pl.DataFrame) -> list[str]:
         if isinstance(dtype, pl.List):
             element = pl.element()
             if isinstance(dtype.inner, pl.Struct):
-                fields = [element.struct.field(field.name).cast(pl.String).fill_null(_BLANK) for field in dtype.inner.fields]
+                fields = [
+                    element.struct.field(field.name).cast(pl.String).fill_null(_BLANK) for field in dtype.inner.fields
+                ]
                 element = pl.concat_str(fields, separator="\x1e")
             # Each element ends in a mark of its own, so that no element and one empty element differ.
             ended = element.cast(pl.String).fill_null(_BLANK) + "\x1d"

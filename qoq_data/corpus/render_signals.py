@@ -1,4 +1,4 @@
-"""One recording's files into the signal of a row: leads by name, rate and window as the recipe says, findings beside."""
+"""One recording's files into the signal of a row: leads by name, rate and window by the recipe, findings beside."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def render_signal(tree: Store, path: str, role: str, recipe: SignalRecipe) -> Re
     files = _read_signal_files(tree, path, header)
     record, checksum_findings = _decode(header, files, recipe)
     signal = _signal(record, path)
-    if bool((np.maximum.reduce(signal.samples, axis=None) == MISSING)):
+    if bool(np.maximum.reduce(signal.samples, axis=None) == MISSING):
         raise RecordError(Reason.SIGNAL_ALL_MISSING, "no lead holds a single sample", path)
     findings = signal_findings(
         signal.samples,

@@ -51,7 +51,7 @@ def raw_address(name: str, raw: str | None, alone: bool) -> str:
 def remembered(
     manifest: Manifest, corpus: Store, raw: str | None
 ) -> tuple[Recipe, list[SourceInput]]:
-    """The recipe of a finished corpus, its patient key too, and its raw trees by ``--raw``, QOQ_RAW or as remembered."""
+    """A finished corpus's recipe with its patient key, and its raw trees by ``--raw``, QOQ_RAW or as remembered."""
     try:
         known = json.loads(corpus.read(ROOTS))
         addresses, key = dict(known["roots"]), {"patient_key": known["patient_key"]}
@@ -95,4 +95,4 @@ def remember(recipe: Recipe, corpus: Store, inputs: Sequence[SourceInput]) -> No
 
 
 def _how(name: str) -> str:
-    return f"Give --raw, or set {RAW_VARIABLE} to a folder that holds {name}/. 'qoq-data info {name}' says how to get it."
+    return f"Give --raw, or set {RAW_VARIABLE} to the folder of {name}/. 'qoq-data info {name}' says how to get it."

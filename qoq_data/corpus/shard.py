@@ -143,10 +143,7 @@ def _signals(
     every = [signal for of_row in signals for signal in of_row]
     struct = arrow_type.value_type
     leads = [lead for signal in every for lead in signal.samples]
-    if buffer is not None:
-        samples = buffer.samples()
-    else:
-        samples = np.concatenate(leads) if leads else np.empty(0, np.int16)
+    samples = np.concatenate([np.empty(0, np.int16), *leads]) if buffer is None else buffer.samples()
     by_lead = pa.ListArray.from_arrays(_offsets([lead.size for lead in leads]), pa.array(samples))
     by_signal = pa.ListArray.from_arrays(_offsets([signal.samples.shape[0] for signal in every]), by_lead)
     fields = {"samples": by_signal.cast(struct.field("samples").type)}

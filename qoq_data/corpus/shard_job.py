@@ -13,8 +13,8 @@ from qoq_data.corpus.ledger import Skip
 from qoq_data.corpus.manifest import WORK_FOLDER, ShardEntry
 from qoq_data.corpus.plan import ShardPlan
 from qoq_data.corpus.questions import context_text, phrase
-from qoq_data.corpus.render import MediaReference, render_media
 from qoq_data.corpus.reader import open_parquet
+from qoq_data.corpus.render import MediaReference, render_media
 from qoq_data.corpus.shard import Row, SampleBuffer, check_shard, rows_to_table, write_table
 from qoq_data.errors import Reason, RecordError
 from qoq_data.formats.storage import FileIdentity, RecordingStore, Store

@@ -79,11 +79,11 @@ def assign_splits(items: pl.DataFrame, seed: int, validation: float, test: float
     drawn = pl.Series("drawn", fractions(seed, "split", groups["group_key"].to_list()))
     sides = groups.with_columns(drawn).select(
         "group_key",
-        pl.when(pl.col("test").fill_null(False))
+        pl.when(pl.col("test").fill_null(value=False))
         .then(pl.lit(str(Split.TEST)))
-        .when(pl.col("validation").fill_null(False))
+        .when(pl.col("validation").fill_null(value=False))
         .then(pl.lit(str(Split.VALIDATION)))
-        .when(pl.col("train").fill_null(False))
+        .when(pl.col("train").fill_null(value=False))
         .then(
             pl.when(pl.col("validation_from_train") & (pl.col("drawn") < validation))
             .then(pl.lit(str(Split.VALIDATION)))

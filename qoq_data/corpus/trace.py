@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -52,7 +52,8 @@ def trace_row(
     fresh = _derive(corpus, recipe, row_id, row["source"], inputs, engine)
     if fresh is None:
         return Trace(row, shard.path, files, tuple(stored.column_names))
-    differing = tuple(name for name in stored.column_names if not stored[name].equals(fresh[name].cast(stored[name].type)))
+    names = stored.column_names
+    differing = tuple(name for name in names if not stored[name].equals(fresh[name].cast(stored[name].type)))
     return Trace(row, shard.path, files, differing)
 
 
@@ -72,9 +73,7 @@ def _derive(
         rows = job.plan.rows
         wanted = rows.filter((rows["item"] == item) & (rows["task"] == task))
         if wanted.height:
-            import dataclasses
-
-            alone = dataclasses.replace(job, plan=dataclasses.replace(job.plan, rows=wanted))
+            alone = replace(job, plan=replace(job.plan, rows=wanted))
             outcome = next(iter(render_rows(alone, plan.input.raw)))
             return rows_to_table([outcome]) if isinstance(outcome, Row) else None
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,10 +14,10 @@ from qoq_data.corpus.ledger import by_reason, from_lines
 from qoq_data.corpus.manifest import LEDGER, Manifest, ShardEntry
 from qoq_data.corpus.planning import SourceInput
 from qoq_data.corpus.reader import open_shard
+from qoq_data.corpus.shard import has_row_schema
 from qoq_data.errors import CorpusError, RecordError
 from qoq_data.formats.storage import Store
 from qoq_data.licence import Redistribution
-from qoq_data.corpus.shard import has_row_schema
 from qoq_data.record import AnswerType, Domain, Split
 
 _CHECKED = (
@@ -102,10 +103,11 @@ def _check_shard(
 
 
 def _check_rows(table: pa.Table, shard: ShardEntry, ids: set[str], sides: dict[str, str]) -> list[str]:
-    problems = []
-    for column, known in _VOCABULARIES.items():
-        if not pc.all(pc.is_in(table[column], pa.array(list(known)))).as_py():
-            problems.append(f"a value of {column} is outside its vocabulary")
+    problems = [
+        f"a value of {column} is outside its vocabulary"
+        for column, known in _VOCABULARIES.items()
+        if not pc.all(pc.is_in(table[column], pa.array(list(known)))).as_py()
+    ]
     for column, value in (("source", shard.source), ("split", shard.split)):
         if table[column].unique().to_pylist() != [value]:
             problems.append(f"rows of another {column} stand in it")
@@ -120,11 +122,14 @@ def _check_rows(table: pa.Table, shard: ShardEntry, ids: set[str], sides: dict[s
             problems.append(f"{where} has an answer that is none of its choices")
         if row["patient"] and sides.setdefault(row["patient"], row["split"]) != row["split"]:
             problems.append(f"the patient of {where} stands in two splits")
-        for box in row["boxes"]:
-            x0, y0, x1, y1 = box["xyxy"]
-            if not (0 <= x0 < x1 and 0 <= y0 < y1 and 0 <= box["image"] < len(row["images"])):
-                problems.append(f"{where} has an empty box, or one of an image that is not there")
+        if not all(_is_box(box, len(row["images"])) for box in row["boxes"]):
+            problems.append(f"{where} has an empty box, or one of an image that is not there")
     return problems
+
+
+def _is_box(box: Mapping[str, Any], images: int) -> bool:
+    x0, y0, x1, y1 = box["xyxy"]
+    return bool(0 <= x0 < x1 and 0 <= y0 < y1 and 0 <= box["image"] < images)
 
 
 def _count(table: pa.Table, tally: dict[str, Counter[str]]) -> None:

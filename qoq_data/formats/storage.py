@@ -49,7 +49,8 @@ class Store:
             try:
                 self._filesystem, self._prefix = fsspec.core.url_to_fs(text)
             except (ImportError, ValueError) as error:
-                raise UsageError(f"the address {text.split('://')[0]}://… cannot be opened: {error}") from error
+                scheme = text.split("://", maxsplit=1)[0]
+                raise UsageError(f"the address {scheme}://… cannot be opened: {error}") from error
         else:
             self.folder = Path(text.removeprefix("file://")).expanduser()
             self._root = str(self.folder)
@@ -249,6 +250,7 @@ class NewFile(io.RawIOBase):
         self._pieces = bytearray()
         self._descriptor: int | None = None
         self._failure: OSError | None = None
+        self._stopped: KeyboardInterrupt | None = None
         self.temporary = path if store.folder is None else f"{path}.{os.getpid()}{TEMPORARY_SUFFIX}"
 
     @property
@@ -269,6 +271,13 @@ class NewFile(io.RawIOBase):
         return True
 
     def write(self, data: Any) -> int:
+        try:
+            return self._write(data)
+        except KeyboardInterrupt as stop:  # polars makes an error of its own of it
+            self._stopped = stop
+            raise
+
+    def _write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
         self._digest.update(view)
         self.size += len(view)
@@ -298,6 +307,8 @@ class NewFile(io.RawIOBase):
             if self._store.folder is not None:
                 with contextlib.suppress(OSError):
                     os.unlink(self._store.full_path(self.temporary))  # noqa: PTH108
+            if self._stopped is not None:
+                raise self._stopped
             if self._failure is not None:
                 raise storage_error(self._failure, self.path) from self._failure
 
@@ -316,12 +327,17 @@ class RecordingStore(Store):
         try:
             data, self.seen[path] = _read_local(self.full_path(path), path, limit)
         except OSError as error:
-            self.seen[path] = None
+            self._note(path)
             raise _record_error(error, path) from error
         except RecordError:
-            self.seen[path] = None
+            self._note(path)
             raise
         return data
+
+    def _note(self, path: str) -> None:
+        """A file that is there but cannot be read has an identity too: by None it would never be found unchanged."""
+        with contextlib.suppress(RecordError):
+            self.identity(path)
 
     def identity(self, path: str) -> FileIdentity:
         try:

@@ -150,7 +150,7 @@ def _typed(
     typed = column.str.strip_chars().cast(dtype, strict=False)
     bad = typed.is_null() & column.is_not_null()
     if typed.dtype.is_float():
-        bad |= ~typed.is_finite().fill_null(True)
+        bad |= ~typed.is_finite().fill_null(value=True)
     if bad.any():
         record = int(bad.arg_max() or 0) + 1
         line, _ = next(itertools.islice(_records(data, separator), record, None))

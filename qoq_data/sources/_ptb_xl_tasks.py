@@ -15,6 +15,7 @@ from typing import Literal
 
 import polars as pl
 
+from qoq_data.clinical.seven_class import SEVEN_CLASSES
 from qoq_data.errors import TableError
 from qoq_data.formats.storage import Store
 from qoq_data.formats.tables import read_table
@@ -38,21 +39,9 @@ def data_rows(name: str) -> list[dict[str, str]]:
 CODES = {row["code"]: row for row in data_rows("ptb_xl_statements.csv")}
 """Each of the 71 codes with the publisher's columns, our text, and its class of seven: ours, published, and why."""
 
-SUPERCLASSES = (
-    Choice("NORM", "normal ECG"),
-    Choice("MI", "myocardial infarction"),
-    Choice("STTC", "ST-segment or T-wave change"),
-    Choice("CD", "conduction disturbance"),
-    Choice("HYP", "hypertrophy"),
-)
-SEVEN_CLASSES = (
-    Choice("normal", "normal ECG"),
-    Choice("cd", "conduction disturbance"),
-    Choice("mi", "myocardial infarction"),
-    Choice("sttc", "ST-segment or T-wave change"),
-    Choice("other", "other abnormality"),
-    Choice("afib", "atrial fibrillation or flutter"),
-    Choice("hyp", "hypertrophy"),
+SUPERCLASSES = tuple(
+    Choice(code, SEVEN_CLASSES[key])
+    for code, key in (("NORM", "normal"), ("MI", "mi"), ("STTC", "sttc"), ("CD", "cd"), ("HYP", "hyp"))
 )
 FORMS = tuple(Choice(code, row["text"]) for code, row in CODES.items() if row["form"])
 RHYTHMS = tuple(Choice(code, row["text"]) for code, row in CODES.items() if row["rhythm"])
@@ -85,7 +74,7 @@ TASKS = (
             "Taking rhythm, conduction and waveform together, which classes describe this ECG?",
             "Which classes of finding would you report for this electrocardiogram?",
         ),
-        SEVEN_CLASSES,
+        tuple(Choice(key, text) for key, text in SEVEN_CLASSES.items()),
     ),
     Task(
         "rhythm",
@@ -189,7 +178,7 @@ def answers_of(
     table: pl.DataFrame, statements: Mapping[str, Statement], seven_class: SevenClass, minimum_likelihood: float
 ) -> pl.DataFrame:
     """Answers of each distinct ``scp_codes``: the same few thousand texts stand in all 21,799 rows."""
-    superclasses, seven_classes = [c.key for c in SUPERCLASSES], [c.key for c in SEVEN_CLASSES]
+    superclasses = [choice.key for choice in SUPERCLASSES]
     answers = []
     for row, text in table.unique("scp_codes", keep="first").sort("row").select("row", "scp_codes").iter_rows():
         graded = parse_codes(text, row)
@@ -205,7 +194,7 @@ def answers_of(
             {
                 "scp_codes": text,
                 "superclass": [key for key in superclasses if key in classes] or None,
-                "seven_class": [key for key in seven_classes if key in seven] or None,
+                "seven_class": [key for key in SEVEN_CLASSES if key in seven] or None,
                 "rhythm": rhythms if len(rhythms) == 1 else None,
                 "rhythm_statements": len(rhythms),
                 "form": [choice.key for choice in FORMS if choice.key in codes] or None,

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import polars as pl
 
 from qoq_data.clinical import statement_labels
-from qoq_data.clinical.statement_labels import CLASS_TEXTS, LABELS, Policy, record_labels, record_statements
+from qoq_data.clinical.seven_class import SEVEN_CLASSES
+from qoq_data.clinical.statement_labels import LABELS, Policy, record_labels, record_statements
 from qoq_data.clinical.statements import StatementTable
 from qoq_data.errors import TableError
 from qoq_data.formats.tables import read_table
@@ -133,7 +134,7 @@ SPEC = SourceSpec(
             AnswerType.SEVERAL,
             (*TABLE.choices("conduction"), (statement_labels.NO_CONDUCTION_FINDING, "No conduction abnormality")),
         ),
-        _task("seven_class", AnswerType.SEVERAL, CLASS_TEXTS.items()),
+        _task("seven_class", AnswerType.SEVERAL, SEVEN_CLASSES.items()),
         *(_task(name, AnswerType.NUMBER, tolerance=tolerance) for name, tolerance in TOLERANCES.items()),
     ),
     context_fields=("bandwidth", "filtering"),

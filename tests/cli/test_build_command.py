@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -84,9 +85,7 @@ def test_a_build_says_its_progress_on_stderr_and_its_result_on_stdout(raw: Path,
     assert contents(tmp_path / "out") == before
 
 
-def test_dry_run_writes_nothing(
-    raw: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dry_run_writes_nothing(raw: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     before = every_file(tmp_path)
     code, out, _ = run("build", "small.yaml", "--raw", raw, "--dry-run", "--json")
@@ -220,8 +219,8 @@ def test_a_second_build_that_is_refused_leaves_no_trace(raw: Path, tmp_path: Pat
 @pytest.mark.parametrize("workers", [1, 2])
 def test_ctrl_c_is_one_line_and_130_and_keeps_finished_shards(workers: int, tmp_path: Path) -> None:
     recipe, out = tmp_path / "small.yaml", tmp_path / "out"
-    recipe.write_text("name: small\nsources: [{name: ptb-xl}]\nrows_per_record: all\nshards: {rows: 2}\n")
-    arguments = ["build", str(recipe), "--synthetic", "--patients", "100", "--out", str(out), "--workers", str(workers)]
+    recipe.write_text("name: small\nsources: [{name: ptb-xl}]\nrows_per_record: all\nshards: {rows: 1}\n")
+    arguments = ["build", str(recipe), "--synthetic", "--patients", "24", "--out", str(out), "--workers", str(workers)]
     process = subprocess.Popen(
         [sys.executable, "-c", "from qoq_data.cli import main; main()", *arguments],
         cwd=REPOSITORY,
@@ -230,8 +229,11 @@ def test_ctrl_c_is_one_line_and_130_and_keeps_finished_shards(workers: int, tmp_
         text=True,
         start_new_session=True,
     )
-    for _ in range(100_000):
-        if len(list((out / ".qoq/parts").rglob("*.json"))) >= 3 or process.poll() is not None:
+    for _ in range(20_000):
+        if len(list((out / ".qoq/parts").rglob("*.json"))) >= 3:
+            break
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.002)
             break
     os.killpg(process.pid, signal.SIGINT)
     stdout, stderr = process.communicate(timeout=100)

@@ -146,7 +146,10 @@ def test_a_patients_words_and_numbers_go_nowhere(copied: Trees, tmp_path: Path, 
         copied(name).rename(raw / name)
     mark_ptb_xl(raw / "ptb-xl")
     number = mark_mimic(raw / "mimic-ecg")
-    recipe = "name: two\nsources:\n  - {name: ptb-xl, skip_limit: 1, options: {sampling_frequency_hz: 100}}\n  - {name: mimic-ecg, skip_limit: 1}\n"
+    recipe = (
+        "name: two\nsources:\n  - {name: ptb-xl, skip_limit: 1, options: {sampling_frequency_hz: 100}}\n"
+        "  - {name: mimic-ecg, skip_limit: 1}\n"
+    )
     (tmp_path / "two.yaml").write_text(recipe)
     said = "".join(map(str, run("build", tmp_path / "two.yaml", "--raw", raw, "--out", out, "--workers", 1)))
     rows = rows_of(out)

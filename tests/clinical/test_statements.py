@@ -9,8 +9,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from qoq_data.clinical.seven_class import SEVEN_CLASSES
 from qoq_data.clinical.statement_labels import (
-    CLASS_TEXTS,
     LABELS,
     HedgePolicy,
     LabelAnswers,
@@ -231,7 +231,7 @@ def test_many_records_at_once_agree_with_one_by_one() -> None:
 
 
 def test_every_class_of_the_table_is_one_of_the_seven_and_argued() -> None:
-    assert {one.class7 for one in TABLE.findings.values()} <= {*CLASS_TEXTS, ""}
+    assert {one.class7 for one in TABLE.findings.values()} <= {*SEVEN_CLASSES, ""}
     assert all(one.why for one in TABLE.findings.values())
     assert not any(one.class7 == "normal" for one in TABLE.findings.values())
 

@@ -176,9 +176,11 @@ def test_a_build_that_writes_into_the_raw_tree(tmp_path: Path) -> None:
     rejects("raw_tree_is_left_alone", replace(SOUND, scan=scan), tmp_path, "index.json")
 
 
-@pytest.mark.parametrize("column", ["patient", "item"])
-def test_an_id_or_a_file_name_that_leaks(column: str, tmp_path: Path) -> None:
-    source = scanning(lambda items: items.with_columns(pl.col(column).alias("context.age")))
+@pytest.mark.parametrize(
+    "leak", [pl.col("patient"), pl.col("item"), pl.lit("images: 30 years")], ids=["id", "file", "folder"]
+)
+def test_an_id_or_a_name_that_leaks(leak: pl.Expr, tmp_path: Path) -> None:
+    source = scanning(lambda items: items.with_columns(leak.alias("context.age")))
     rejects("no_name_of_the_tree_leaks", source, tmp_path, "stands in what is shown")
 
 

@@ -80,7 +80,9 @@ def contents(out: Path) -> dict[str, str]:
 
 def every_file(out: Path) -> dict[str, int]:
     """Modification time of every file below a folder."""
-    return {path.relative_to(out).as_posix(): path.stat().st_mtime_ns for path in sorted(out.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(out).as_posix(): path.stat().st_mtime_ns for path in sorted(out.rglob("*")) if path.is_file()
+    }
 
 
 def touch_later(path: Path) -> None:
@@ -95,7 +97,7 @@ def record_path(tree: Path, ecg_id: int) -> Path:
 
 
 def rewrite_record(record: Path, change: Callable[[Any, list[str]], tuple[Any, list[str]]], **keys: Any) -> None:
-    """Read a record with ``wfdb``, change its samples [leads, n] and lead names, and write it again, checksums right."""
+    """Read a record with ``wfdb``, change its samples [leads, n] and lead names, and write it with new checksums."""
     import wfdb
 
     read = wfdb.rdrecord(str(record), physical=False)

@@ -202,7 +202,9 @@ def test_no_memory_for_one_item_is_a_ledger_line(
     for place in (inspect, render_images):
         monkeypatch.setattr(place, "decode_image", hungry)
         out = tmp_path / place.__name__.rpartition(".")[2]
-        build(out, make_recipe("busi"), {"busi": copied("busi")} if place is inspect else {"busi": tmp_path / "raw-busi"})
+        build(
+            out, make_recipe("busi"), {"busi": copied("busi")} if place is inspect else {"busi": tmp_path / "raw-busi"}
+        )
         assert [(line["item"], line["reason"]) for line in ledger_of(out)] == [("benign-3", "over_budget")]
         monkeypatch.undo()
 
@@ -269,9 +271,7 @@ def test_skips_found_before_rendering_count_towards_the_limit_too(copied: Trees,
 def test_e09_a_record_without_an_answer_is_counted_and_is_no_skip(pristine: Trees, tmp_path: Path) -> None:
     recipe = make_recipe("ptb-xl", skip_limit=0.0)
     only = recipe.sources[0].model_copy(update={"tasks": ("superclass",)})
-    manifest = build(
-        tmp_path / "out", recipe.model_copy(update={"sources": (only,)}), {"ptb-xl": pristine("ptb-xl")}
-    )
+    manifest = build(tmp_path / "out", recipe.model_copy(update={"sources": (only,)}), {"ptb-xl": pristine("ptb-xl")})
     lines = ledger_of(tmp_path / "out")
     assert {line["reason"] for line in lines} == {"no_label"}
     assert manifest.sources[0].skipped == {"no_label": len(lines)}
@@ -302,8 +302,8 @@ def test_a_duplicate_id_is_one_clear_error(copied: Trees, tmp_path: Path) -> Non
 def copy_picture(tree: Path, old: str, new: str) -> None:
     """The same pixels under another name and in other bytes, with its mask."""
     for ending in (".png", "_mask.png"):
-        with Image.open(tree / PICTURES / old.split()[0] / f"{old}{ending}") as image:
-            image.save(tree / PICTURES / new.split()[0] / f"{new}{ending}", compress_level=1)
+        with Image.open(tree / PICTURES / old.split(maxsplit=1)[0] / f"{old}{ending}") as image:
+            image.save(tree / PICTURES / new.split(maxsplit=1)[0] / f"{new}{ending}", compress_level=1)
 
 
 def test_the_same_pixels_with_two_answers_are_a_conflict_or_kept_as_asked(copied: Trees, tmp_path: Path) -> None:

@@ -225,6 +225,7 @@ def test_a_table_that_does_not_scan_is_one_error(copied: Copy) -> None:
     (tree / "SHA256SUMS.txt").unlink()
     [said] = errors(look("ptb-xl", tree)).values()
     assert "ptbxl_database.csv, row" in said
+    assert not any("qoq-data build" in one.what_to_type for one in look("ptb-xl", tree))
 
 
 def test_wrong_checksums(copied: Copy) -> None:
@@ -273,6 +274,14 @@ def test_a_list_of_checksums_in_every_spelling(tmp_path: Path) -> None:
     assert listed.unreadable_lines == 1
 
 
+def test_lines_that_are_no_checksum_are_counted(copied: Copy) -> None:
+    tree = copied("mimic-ecg")
+    with (tree / "SHA256SUMS.txt").open("a") as file:
+        file.write("not a line of sha256sum\n")
+    [finding] = [one for one in look("mimic-ecg", tree) if "no checksum and path" in one.what]
+    assert (finding.severity, finding.where) == ("warning", "SHA256SUMS.txt")
+
+
 def test_a_checksum_of_a_path_outside_the_root_is_not_followed(copied: Copy) -> None:
     tree = copied("mimic-ecg")
     digest = hashlib.sha256(b"a").hexdigest()
@@ -297,6 +306,9 @@ def test_counts_that_are_the_publishers(written: Copy) -> None:
     findings = examine(exact, Store(written("mimic-ecg")), checksums=False)
     [counted] = [one for one in findings if "as its publisher says" in one.what]
     assert counted.severity == "note"
+    fewer = replace(source, spec=replace(source.spec, versions=(SourceVersion("1.0", items - 1, 3),)))
+    findings = examine(fewer, Store(written("mimic-ecg")), checksums=False)
+    assert any(one.severity == "warning" and f"its publisher says {items - 1} items" in one.what for one in findings)
     silent = replace(source, spec=replace(source.spec, versions=(SourceVersion("1.0"),)))
     findings = examine(silent, Store(written("mimic-ecg")), checksums=False)
     assert any("states no count" in one.what for one in findings)
@@ -355,7 +367,7 @@ def test_a_folder_where_a_table_should_stand(copied: Copy) -> None:
     tree = copied("mimic-ecg")
     (tree / "record_list.csv").unlink()
     (tree / "record_list.csv").mkdir()
-    assert "record_list.csv" in errors(look("mimic-ecg", tree))
+    assert "is not there" in errors(look("mimic-ecg", tree))["record_list.csv"]
 
 
 def test_the_real_excerpts_are_excerpts(realdata: Path) -> None:

@@ -15,7 +15,8 @@ NAMES = [f"item {n}" for n in range(20_000)]
 def test_a_draw_is_the_keyed_hash_that_it_says() -> None:
     salt = hashlib.blake2b(b"7\x1fsplit", digest_size=32).digest()
     expected = [
-        int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8, key=salt).digest(), "little") for name in ("a", "ü")
+        int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8, key=salt).digest(), "little")
+        for name in ("a", "ü")
     ]
     assert draws(7, "split", ["a", "ü"]).tolist() == expected
 

@@ -1,4 +1,4 @@
-"""Files that somebody spoilt: a row, a typed reason, or one clear error; never another exception, a hang, or a feast."""
+"""Spoilt files: a row, a typed reason, or one clear error; never another exception, a hang, or a feast."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ CHANGES = st.lists(
         st.sampled_from(("put", "put", "put", "cut", "insert", "drop", "repeat")),
         st.floats(0, 1, exclude_max=True),
         st.integers(1, 64),
-        st.one_of(st.binary(min_size=1, max_size=8), st.sampled_from((b"-1", b"999999999999", b"nan", b"\n", b",", b'"', b"\0"))),
+        st.one_of(
+            st.binary(min_size=1, max_size=8),
+            st.sampled_from((b"-1", b"999999999999", b"nan", b"\n", b",", b'"', b"\0")),
+        ),
     ),
     min_size=1,
     max_size=4,
@@ -102,7 +105,9 @@ def ecg(tmp_path_factory: pytest.TempPathFactory, pristine: Trees) -> tuple[Path
 def ecg_outcome(folder: Path, header: bytes, data: bytes) -> Media | RecordError:
     (folder / "00001_lr.hea").write_bytes(header)
     (folder / "00001_lr.dat").write_bytes(data)
-    recipe = make_recipe("ptb-xl", signals={"resample_hz": 125, "leads": ["II", "aVR", "V1"], "checksum_mismatch": "finding"})
+    recipe = make_recipe(
+        "ptb-xl", signals={"resample_hz": 125, "leads": ["II", "aVR", "V1"], "checksum_mismatch": "finding"}
+    )
     return outcome(folder, [MediaReference("ecg", "wfdb", "00001_lr.hea", "")], recipe)
 
 
@@ -194,10 +199,20 @@ def test_tables(name: str, table: str, pristine: Trees, tmp_path: Path) -> None:
 
 
 @GENEROUS
-@given(name=st.one_of(st.text(max_size=20), st.sampled_from(("benign (1).png", "benign (0).png", "benign (1)_mask_99.png"))))
+@given(
+    name=st.one_of(
+        st.text(max_size=20), st.sampled_from(("benign (1).png", "benign (0).png", "benign (1)_mask_99.png"))
+    )
+)
 def test_file_names(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     encoded = name.encode("utf-8", "surrogatepass")
-    if not name or b"/" in encoded or b"\0" in encoded or name in (".", "..") or any("\ud800" <= c <= "\udfff" for c in name):
+    if (
+        not name
+        or b"/" in encoded
+        or b"\0" in encoded
+        or name in (".", "..")
+        or any("\ud800" <= c <= "\udfff" for c in name)
+    ):
         return
     tree = tmp_path_factory.mktemp("names")
     for label in ("normal", "benign", "malignant"):
@@ -247,7 +262,11 @@ def test_claims_are_checked_before_memory_is_asked_for(tmp_path: Path) -> None:
     for name, (text, _) in headers.items():
         (tmp_path / f"{name}.hea").write_text(text)
     done = subprocess.run(
-        [sys.executable, "-c", WORST, str(tmp_path), str(4 << 30)], capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-c", WORST, str(tmp_path), str(4 << 30)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     found = dict(line.split() for line in done.stdout.splitlines())
@@ -267,7 +286,9 @@ def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(copied: Trees) 
     assert found.reason == "file_unreadable"
 
 
-@pytest.mark.parametrize("path", ["../x.hea", "/etc/passwd", "a/../../x.hea", "a\0b.hea", "a\\..\\x.hea", "x" * 5000 + ".hea"])
+@pytest.mark.parametrize(
+    "path", ["../x.hea", "/etc/passwd", "a/../../x.hea", "a\0b.hea", "a\\..\\x.hea", "x" * 5000 + ".hea"]
+)
 def test_paths_that_lead_elsewhere(path: str, tmp_path: Path) -> None:
     found = outcome(tmp_path, [MediaReference("ecg", "wfdb", path, "")], make_recipe("ptb-xl"))
     assert isinstance(found, RecordError)

@@ -82,7 +82,7 @@ def test_an_item_that_stands_twice_is_named_with_its_row() -> None:
 
 
 def test_no_item_at_all_says_where_to_look() -> None:
-    with pytest.raises(SourceError, match="no item was found. 'qoq-data doctor made-up'"):
+    with pytest.raises(SourceError, match=r"no item was found\. 'qoq-data doctor made-up'"):
         scan(items(0))
 
 
@@ -120,7 +120,10 @@ def test_what_breaks_the_contract_is_said_by_column_or_task(column: str, values:
     [("odd", "x", "a skip_reason that is none of the known reasons"), ("withdrawn", None, "without a skip_detail")],
 )
 def test_what_is_set_aside_has_a_known_reason_and_a_sentence(reason: str, detail: str | None, said: str) -> None:
-    columns = (pl.Series("skip_reason", [None, reason, None]), pl.Series("skip_detail", [None, detail, None], pl.String))
+    columns = (
+        pl.Series("skip_reason", [None, reason, None]),
+        pl.Series("skip_detail", [None, detail, None], pl.String),
+    )
     with pytest.raises(SourceError, match=said):
         scan(items().with_columns(*columns))
 
@@ -131,7 +134,8 @@ def test_context_that_is_declared_is_allowed() -> None:
 
 def test_items_set_aside_become_ledger_lines_and_leave_the_table() -> None:
     aside = items().with_columns(
-        pl.Series("skip_reason", [None, "withdrawn", None]), pl.Series("skip_detail", [None, "the publisher withdrew it", None])
+        pl.Series("skip_reason", [None, "withdrawn", None]),
+        pl.Series("skip_detail", [None, "the publisher withdrew it", None]),
     )
     kept, skips = set_aside(scan(aside), "made-up")
     assert kept.equals(items().filter(pl.col("item") != "1"))

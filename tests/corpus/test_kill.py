@@ -23,7 +23,13 @@ from tests.corpus.building import build, contents, make_inputs, make_recipe
 
 Trees = Callable[[str], Path]
 POLLS = 20_000
-PRELOADED = ["pyarrow.parquet", "qoq_data.corpus.build", "qoq_data.engines.local", "qoq_data.sources.busi", "qoq_data.sources.ptb_xl"]
+PRELOADED = [
+    "pyarrow.parquet",
+    "qoq_data.corpus.build",
+    "qoq_data.engines.local",
+    "qoq_data.sources.busi",
+    "qoq_data.sources.ptb_xl",
+]
 
 
 def small_shards(*names: str) -> Recipe:

@@ -12,10 +12,12 @@ from qoq_data.corpus.ledger import Skip, by_reason, check_skip_limit, from_lines
 from qoq_data.errors import Reason, RecordError, SkipLimitError
 
 _TEXT = st.text(max_size=8) | st.sampled_from(["\u2028", "a\x85b", "\n", "\r", "\x1c", '"', "\\", "ü"])
-_SKIPS = st.lists(st.builds(Skip, _TEXT, _TEXT, st.sampled_from([str(reason) for reason in Reason]), _TEXT, _TEXT), max_size=6)
+_SKIPS = st.lists(
+    st.builds(Skip, _TEXT, _TEXT, st.sampled_from([str(reason) for reason in Reason]), _TEXT, _TEXT), max_size=6
+)
 
 
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(derandomize=True, deadline=None, max_examples=80)
 @given(_SKIPS)
 def test_every_line_comes_back_as_it_was_in_sorted_order(skips: list[Skip]) -> None:
     text = to_lines(skips)
@@ -27,7 +29,9 @@ def test_every_line_comes_back_as_it_was_in_sorted_order(skips: list[Skip]) -> N
 
 def test_a_line_is_made_of_a_record_error() -> None:
     error = RecordError(Reason.FILE_TRUNCATED, "3 bytes are missing", "a/b.dat")
-    assert Skip.of("ptb-xl", "00001", error) == Skip("ptb-xl", "00001", "file_truncated", "a/b.dat", "3 bytes are missing")
+    assert Skip.of("ptb-xl", "00001", error) == Skip(
+        "ptb-xl", "00001", "file_truncated", "a/b.dat", "3 bytes are missing"
+    )
 
 
 def test_reasons_are_counted_in_sorted_order() -> None:
@@ -40,14 +44,18 @@ def skipped(count: int, reason: Reason = Reason.FILE_MISSING) -> list[Skip]:
     return [Skip("busi", str(n), str(reason), "", "") for n in range(count)]
 
 
-@pytest.mark.parametrize(("count", "items", "limit"), [(2, 100, 0.02), (0, 100, 0.0), (0, 0, 0.0), (100, 100, 1.0), (1, 3, 0.34)])
+@pytest.mark.parametrize(
+    ("count", "items", "limit"), [(2, 100, 0.02), (0, 100, 0.0), (0, 0, 0.0), (100, 100, 1.0), (1, 3, 0.34)]
+)
 def test_as_many_as_the_limit_may_be_skipped(count: int, items: int, limit: float) -> None:
     check_skip_limit("busi", skipped(count), items, limit)
 
 
 @pytest.mark.parametrize(("count", "items", "limit"), [(3, 100, 0.02), (1, 100, 0.0), (1, 1000, 0.0), (100, 100, 0.99)])
 def test_more_than_the_limit_stop_the_build_and_the_reasons_are_named(count: int, items: int, limit: float) -> None:
-    with pytest.raises(SkipLimitError, match=f"busi: {count} of {items} items .*{count} file_missing.*raise skip_limit of busi"):
+    with pytest.raises(
+        SkipLimitError, match=f"busi: {count} of {items} items .*{count} file_missing.*raise skip_limit of busi"
+    ):
         check_skip_limit("busi", skipped(count), items, limit)
 
 

@@ -1,4 +1,4 @@
-"""Questions: what is asked follows from names, answers stand in the order of the choices, numbers read like a person's."""
+"""Questions: what is asked follows from names, answers keep the order of the choices, numbers read like a person's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TASKS = (KIND, SIGNS, RATE)
 
 
 def table(rows: list[tuple[str, Any, Any, Any]]) -> pl.DataFrame:
-    schema = {
+    schema: dict[str, Any] = {
         "item": pl.String,
         "answer.kind": pl.List(pl.String),
         "answer.signs": pl.List(pl.String),
@@ -93,7 +93,9 @@ def test_one_task_a_record_is_drawn_evenly_from_those_it_can_answer() -> None:
 
 
 def test_a_drawn_task_is_one_that_the_record_can_answer() -> None:
-    half = table([(f"{n:05d}", ["m"] if n % 2 else None, ["a"] if n % 3 else None, 1.0 if n % 5 else None) for n in range(900)])
+    half = table(
+        [(f"{n:05d}", ["m"] if n % 2 else None, ["a"] if n % 3 else None, 1.0 if n % 5 else None) for n in range(900)]
+    )
     can = {
         row["item"]: {task.name for task in TASKS if row[f"answer.{task.name}"] is not None}
         for row in half.iter_rows(named=True)
@@ -122,10 +124,10 @@ def test_columns_are_those_of_the_items_with_task_and_answer_for_the_answers() -
 
 
 def test_what_is_drawn_does_not_depend_on_order_or_company() -> None:
-    whole = dict(ask(FULL, TASKS, 0, False).select("item", "task").iter_rows())
-    part = dict(ask(FULL.reverse().head(50), TASKS, 0, False).select("item", "task").iter_rows())
+    whole = dict(ask(FULL, TASKS, 0, every_task=False).select("item", "task").iter_rows())
+    part = dict(ask(FULL.reverse().head(50), TASKS, 0, every_task=False).select("item", "task").iter_rows())
     assert part == {item: whole[item] for item in part}
-    assert whole != dict(ask(FULL, TASKS, 1, False).select("item", "task").iter_rows())
+    assert whole != dict(ask(FULL, TASKS, 1, every_task=False).select("item", "task").iter_rows())
 
 
 @pytest.mark.parametrize("every_task", [True, False])

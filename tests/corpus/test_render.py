@@ -1,4 +1,4 @@
-"""Rows of recipes against what other libraries make of the same files: wfdb and scipy for signals, Pillow for pictures."""
+"""Rows of recipes against what wfdb, scipy and Pillow make of the same files."""
 
 from __future__ import annotations
 
@@ -119,9 +119,7 @@ def test_paper_is_the_drawing_of_the_stored_signal(pristine: Trees, tmp_path: Pa
     row = rows["00001"]
     drawn = np.asarray(Image.open(io.BytesIO(row["images"][0]["bytes"])))
     stored = row["signals"][0]
-    assert np.array_equal(
-        drawn, draw_ecg_paper(millivolts(stored), 100, stored["lead_names"], standard_layout(2))
-    )
+    assert np.array_equal(drawn, draw_ecg_paper(millivolts(stored), 100, stored["lead_names"], standard_layout(2)))
     assert row["views"][0]["view"] == "ECG paper"
     assert row["views"][0]["spacing_mm"] == [0.5, 0.5]
     one = ecg_rows(pristine("ptb-xl"), tmp_path / "one", paper={"layout": "single", "lead": "V1", "side_px": 64})
@@ -138,7 +136,9 @@ def test_checksum_mismatch_as_a_finding(copied: Trees, tmp_path: Path) -> None:
     build(tmp_path / "skip", make_recipe("ptb-xl"), {"ptb-xl": tree})
     assert [line["reason"] for line in ledger_of(tmp_path / "skip")] == ["checksum_mismatch"]
     rows = ecg_rows(tree, tmp_path / "out", checksum_mismatch="finding")
-    findings = {ecg_id for ecg_id, row in rows.items() if "checksum_mismatch" in {one["code"] for one in row["quality"]}}
+    findings = {
+        ecg_id for ecg_id, row in rows.items() if "checksum_mismatch" in {one["code"] for one in row["quality"]}
+    }
     assert findings == {"00003"}
 
 

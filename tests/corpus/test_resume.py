@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -61,9 +61,7 @@ def test_an_unchanged_build_renders_nothing(trees: dict[str, Path], tmp_path: Pa
 
 def test_progress_counts_every_row_once(trees: dict[str, Path], tmp_path: Path) -> None:
     seen: list[tuple[int, int, bool]] = []
-    manifest = build(
-        tmp_path / "out", small("ptb-xl", "busi"), trees, progress=lambda *said: seen.append(said)
-    )
+    manifest = build(tmp_path / "out", small("ptb-xl", "busi"), trees, progress=lambda *said: seen.append(said))
     assert [done for done, _, _ in seen] == sorted({done for done, _, _ in seen})
     assert {total for _, total, _ in seen} == {manifest.rows} == {seen[-1][0]}
     assert not any(reused for _, _, reused in seen)
@@ -146,9 +144,7 @@ def test_changed_rendering_code_rebuilds_its_source(
     build(out, recipe, trees)
     known = build_module.code_version
     for module in (build_module, planning):
-        monkeypatch.setattr(
-            module, "code_version", lambda source: ("0" * 64 if source.name == "busi" else known(source))
-        )
+        monkeypatch.setattr(module, "code_version", lambda source: "0" * 64 if source.name == "busi" else known(source))
     changed = rebuilt(out, recipe, trees)
     assert {path.split("/")[1] for path in changed} == {"busi"}
     assert len(changed) == len(list((out / "data/busi").iterdir()))
@@ -300,21 +296,17 @@ def test_finished_shards_stay_when_a_later_one_cannot_be_written(
     from qoq_data.errors import StorageError
 
     out, recipe = tmp_path / "out", small("ptb-xl", "busi")
-    write = io.FileIO.write
+    write = os.write
     written = 0
 
-    class Full(io.FileIO):
-        def write(self, data: Any, /) -> int:
-            nonlocal written
-            written += len(data)
-            if written > 300_000:
-                raise OSError(errno.ENOSPC, "No space left on device", str(self.name))
-            return int(write(self, data) or 0)
+    def write_until_full(descriptor: int, data: Any) -> int:
+        nonlocal written
+        written += len(data)
+        if written > 300_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data)
 
-    opened = Path.open
-    monkeypatch.setattr(
-        Path, "open", lambda path, mode="r", *rest, **keys: Full(path, "w") if mode == "wb" else opened(path, mode, *rest, **keys)
-    )
+    monkeypatch.setattr(os, "write", write_until_full)
     with pytest.raises(StorageError, match="no space left") as caught:
         build(out, recipe, trees)
     assert str(tmp_path) not in str(caught.value)
@@ -338,3 +330,17 @@ def test_a_build_over_the_skip_limit_does_not_take_the_corpus_away(trees: dict[s
     with pytest.raises(SkipLimitError):
         build(out, small("busi", skip_limit=0.1), trees)
     assert contents(out) == before
+
+
+def test_ctrl_c_while_a_shard_is_written_is_no_other_error(
+    trees: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer is called by polars, which makes an error of its own of whatever comes out of it."""
+
+    def stopped(descriptor: int, data: Any) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "write", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path / "out", small("ptb-xl"), trees)
+    assert not [path for path in every_file(tmp_path / "out") if path.endswith(".part")]

@@ -121,12 +121,16 @@ _MEDIA = st.builds(
     Media,
     images=st.lists(st.binary(max_size=4), max_size=2).map(tuple),
     views=st.lists(
-        st.builds(View, _WORDS, st.integers(-(2**31), 2**31 - 1), st.lists(_FLOATS, max_size=2).map(tuple), _WORDS, _WORDS),
+        st.builds(
+            View, _WORDS, st.integers(-(2**31), 2**31 - 1), st.lists(_FLOATS, max_size=2).map(tuple), _WORDS, _WORDS
+        ),
         max_size=2,
     ).map(tuple),
     signals=st.lists(_SAMPLES.map(signal), max_size=2).map(tuple),
     boxes=st.lists(
-        st.builds(BoxOnImage, _WORDS, st.integers(0, 9), st.tuples(*[st.integers(0, 2**31 - 1)] * 4), st.none() | _FLOATS),
+        st.builds(
+            BoxOnImage, _WORDS, st.integers(0, 9), st.tuples(*[st.integers(0, 2**31 - 1)] * 4), st.none() | _FLOATS
+        ),
         max_size=2,
     ).map(tuple),
     masks=st.lists(st.binary(max_size=4), max_size=2).map(tuple),
@@ -152,7 +156,7 @@ _ROWS = st.lists(
 )
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(derandomize=True, deadline=None, max_examples=40)
 @given(_ROWS)
 def test_any_rows_come_back_through_arrow_with_and_without_a_buffer(rows: list[Row]) -> None:
     data = table_to_parquet(rows_to_table(rows), "lz4")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -11,19 +12,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qoq_data.corpus.draws import fractions
 from qoq_data.corpus.splits import assign_splits, check_splits, group_keys, join_groups
 from qoq_data.errors import SplitError
 
-MODEST = settings(derandomize=True, deadline=None, max_examples=80)
+MODEST = settings(derandomize=True, deadline=None, max_examples=50)
 SIDES = ("train", "validation", "test")
 
 
-def items(rows: list[tuple[str, str, str | None]]) -> pl.DataFrame:
+def items(rows: Sequence[tuple[str, str, str | None]]) -> pl.DataFrame:
     schema = {"group_key": pl.String, "source": pl.String, "official_split": pl.String}
     return pl.DataFrame(rows, schema, orient="row")
 
 
-def sides(rows: list[tuple[str, str, str | None]], seed: int = 0, validation: float = 0.1, test: float = 0.1) -> list[str]:
+def sides(
+    rows: Sequence[tuple[str, str, str | None]], seed: int = 0, validation: float = 0.1, test: float = 0.1
+) -> list[str]:
     found = assign_splits(items(rows), seed, validation, test)
     assert found.null_count() == 0
     return found.to_list()
@@ -74,8 +78,6 @@ def test_the_order_of_the_rows_changes_nothing(rows: list[tuple[str, str, str | 
 @MODEST
 @given(_ROWS, st.integers(0, 5))
 def test_against_the_rule_written_out_by_hand(rows: list[tuple[str, str, str | None]], seed: int) -> None:
-    from qoq_data.corpus.draws import fractions
-
     by_source = defaultdict(set)
     for _, source, official in rows:
         by_source[source].add(official)
@@ -124,7 +126,7 @@ def test_another_source_with_validation_changes_nothing_for_one_without() -> Non
 
 def test_adding_a_patient_moves_no_other() -> None:
     before = [(f"p{n}", "busi", None) for n in range(3000)]
-    after = before[:1500] + [("new", "busi", None)] + before[1500:]
+    after = [*before[:1500], ("new", "busi", None), *before[1500:]]
     found = sides(after)
     assert found[:1500] + found[1501:] == sides(before)
 
@@ -135,7 +137,9 @@ def test_another_seed_is_another_split() -> None:
 
 
 def test_s01_the_same_patient_in_two_sources_of_an_identity_group_is_one_group() -> None:
-    table = pl.DataFrame({"patient": ["7", "8", None, None], "group": ["7", "8", "7", "x"]}, {"patient": pl.String, "group": pl.String})
+    table = pl.DataFrame(
+        {"patient": ["7", "8", None, None], "group": ["7", "8", "7", "x"]}, {"patient": pl.String, "group": pl.String}
+    )
     mimic_ecg, mimic_cxr = group_keys(table, "mimic-ecg", "mimic"), group_keys(table, "mimic-cxr", "mimic")
     other = group_keys(table, "ptb-xl", "ptb")
     assert mimic_ecg[:2].to_list() == mimic_cxr[:2].to_list()

@@ -91,9 +91,13 @@ class Corpus:
         first, *rest = self.manifest.shards
         self.set_manifest(dataclasses.replace(self.manifest, shards=(dataclasses.replace(first, **changes), *rest)))
 
-    def change_row(self, split: str, position: int, media: dict[str, Any] | None = None, **text: Any) -> None:
-        old = self.rows[split][position]
-        self.rows[split][position] = Row({**old.text, **text}, dataclasses.replace(old.media, **(media or {})))
+    def replace_shard(self, data: bytes) -> None:
+        self.store.write(self.path("train"), data)
+        self.change_shard(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+
+    def change_row(self, side: str, position: int, media: dict[str, Any] | None = None, **text: Any) -> None:
+        old = self.rows[side][position]
+        self.rows[side][position] = Row({**old.text, **text}, dataclasses.replace(old.media, **(media or {})))
         self.seal()
 
     def verify(self, deep: bool = False) -> Verified:
@@ -138,10 +142,7 @@ PLANTED: dict[str, tuple[Callable[[Corpus], Any], list[str]]] = {
         ["train-aa.parquet has other bytes"],
     ),
     "shard that is no parquet": (
-        lambda c: (
-            c.store.write(c.path("train"), b"x"),
-            c.change_shard(sha256=hashlib.sha256(b"x").hexdigest(), bytes=1),
-        ),
+        lambda c: c.replace_shard(b"x"),
         ["train-aa.parquet", "absent or damaged"],
     ),
     "shard of a path that leads out": (lambda c: c.change_shard(path="../x.parquet"), ["leads out"]),
@@ -165,7 +166,10 @@ PLANTED: dict[str, tuple[Callable[[Corpus], Any], list[str]]] = {
     ),
     "findings of a source": (lambda c: c.change_source(quality={}), ["busi: the rows' quality are not counted"]),
     "reasons of a source": (lambda c: c.change_source(skipped={"no_label": 2}), ["busi: the ledger counts"]),
-    "line of the ledger removed": (lambda c: c.store.write(LEDGER, to_lines(SKIPS[:1]).encode()), ["busi: the ledger counts"]),
+    "line of the ledger removed": (
+        lambda c: c.store.write(LEDGER, to_lines(SKIPS[:1]).encode()),
+        ["busi: the ledger counts"],
+    ),
     "ledger removed": (lambda c: c.store.remove(LEDGER), ["skipped.jsonl is absent or damaged"]),
     "ledger damaged": (lambda c: c.store.write(LEDGER, b"{"), ["skipped.jsonl is absent or damaged"]),
     "ledger line of a stranger": (
@@ -195,8 +199,14 @@ PLANTED: dict[str, tuple[Callable[[Corpus], Any], list[str]]] = {
     "domain that is none": (lambda c: c.change_row("train", 0, domain="dentistry"), ["a value of domain is outside"]),
     "split that is none": (lambda c: c.change_row("train", 0, split="dev"), ["a value of split is outside"]),
     "answer type that is none": (lambda c: c.change_row("train", 0, answer_type="x"), ["a value of answer_type is"]),
-    "redistribution that is none": (lambda c: c.change_row("train", 0, redistribution="x"), ["a value of redistribution"]),
-    "redistribution that is blank": (lambda c: c.change_row("train", 0, redistribution=None), ["a value of redistribution"]),
+    "redistribution that is none": (
+        lambda c: c.change_row("train", 0, redistribution="x"),
+        ["a value of redistribution is outside"],
+    ),
+    "redistribution that is blank": (
+        lambda c: c.change_row("train", 0, redistribution=None),
+        ["a value of redistribution is outside"],
+    ),
     "empty box": (
         lambda c: c.change_row("test", 0, {"boxes": (dataclasses.replace(BOX, xyxy=(3, 2, 3, 4)),)}),
         ["busi/4/diagnosis has an empty box"],
@@ -249,7 +259,9 @@ def test_a_manifest_comes_back_as_it_was(corpus: Corpus) -> None:
     assert corpus.manifest.rows == 6
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "{}", '{"format": 1}', '{"format": 1, "sources": 3, "shards": []}', "\xff"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", "null", "{}", '{"format": 1}', '{"format": 1, "sources": 3, "shards": []}', "\xff"]
+)
 def test_a_manifest_that_is_damaged_is_said_so(corpus: Corpus, text: str) -> None:
     corpus.store.write(MANIFEST, text.encode("latin-1"))
     with pytest.raises(CorpusError, match=r"manifest\.json is damaged"):

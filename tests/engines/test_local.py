@@ -86,7 +86,7 @@ def test_errors_of_workers_come_through_with_their_type_and_parts(jobs: list[int
 
 @pytest.mark.slow
 def test_a_worker_that_dies_is_a_build_error_that_says_what_to_do() -> None:
-    with pytest.raises(BuildError, match="A worker process died .* fewer --workers"):
+    with pytest.raises(BuildError, match=r"A worker process died .* fewer --workers"):
         list(LocalEngine(2).map(dies, range(8)))
     assert living_children() == set()
 
@@ -117,9 +117,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     with subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment) as parent:
         try:
-            workers = next(
-                found for found in polled(lambda: sorted(tmp_path.glob("worker-*")), 60) if len(found) == 2
-            )
+            workers = next(found for found in polled(lambda: sorted(tmp_path.glob("worker-*")), 60) if len(found) == 2)
         finally:
             parent.kill()
     numbers = [int(path.name.removeprefix("worker-")) for path in workers]

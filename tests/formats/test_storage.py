@@ -9,6 +9,7 @@ import pickle
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -103,15 +104,17 @@ def test_what_is_written_is_read_back_by_every_method(store: Store) -> None:
 def test_files_that_are_not_there_are_missing(store: Store) -> None:
     store.write("a.dat", b"1")
     for path in ("b.dat", "x/y/z.dat", *(["a.dat/z"] if store.folder is not None else [])):
-        for act in (store.read, store.identity, store.sha256):
-            error = failure(lambda path=path, act=act: act(path))
+        acts: list[Callable[[str], object]] = [store.read, store.identity, store.sha256]
+        for act in acts:
+            error = failure(partial(act, path))
             assert (error.reason, error.path) == (Reason.FILE_MISSING, path)
 
 
 def test_a_folder_is_no_file(store: Store) -> None:
     store.write("folder/a.dat", b"1")
-    for act in (store.read, store.sha256):
-        error = failure(lambda act=act: act("folder"))
+    acts: list[Callable[[str], object]] = [store.read, store.sha256]
+    for act in acts:
+        error = failure(partial(act, "folder"))
         assert error.reason in {Reason.FILE_UNREADABLE, Reason.FILE_MISSING}
         if store.folder is not None:
             assert (error.reason, error.detail) == (Reason.FILE_UNREADABLE, "a folder stands where a file should")
@@ -171,7 +174,12 @@ def test_a_name_longer_than_the_system_takes_is_a_typed_error(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("number", "said"),
-    [(errno.ENOSPC, "no space left"), (errno.EDQUOT, "no space left"), (errno.EROFS, "not permitted"), (errno.EIO, "input/output")],
+    [
+        (errno.ENOSPC, "no space left"),
+        (errno.EDQUOT, "no space left"),
+        (errno.EROFS, "not permitted"),
+        (errno.EIO, "input/output"),
+    ],
 )
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_write_that_fails_at_the_end_leaves_nothing_and_says_what_to_do(
@@ -188,7 +196,7 @@ def test_a_write_that_fails_at_the_end_leaves_nothing_and_says_what_to_do(
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real_write = os.write
-    written = []
+    written: list[int] = []
 
     def write_on_a_nearly_full_disk(descriptor: int, data: Any) -> int:
         if written:
@@ -216,9 +224,13 @@ def test_a_file_written_in_pieces_knows_its_size_and_digest(store: Store) -> Non
 
 
 def test_an_error_half_way_leaves_nothing_of_the_file(store: Store) -> None:
-    with pytest.raises(ZeroDivisionError), store.create("a") as file:
-        file.write(b"half")
-        raise ZeroDivisionError
+    def write_half() -> None:
+        with store.create("a") as file:
+            file.write(b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_half()
     assert list(store.walk()) == []
 
 

@@ -20,7 +20,7 @@ from qoq_data.formats.tables import read_table
 
 TEXT = {"id": pl.String, "x": pl.String}
 NUMBER = {"id": pl.String, "x": pl.Float64}
-SECRET = "Erika Mustermann"
+PATIENT = "Erika Mustermann"
 
 
 @pytest.fixture
@@ -35,29 +35,35 @@ def table(tmp_path: Path) -> Any:
 def said(table: Any, content: str | bytes, columns: Any = TEXT, **keys: Any) -> str:
     with pytest.raises(TableError) as caught:
         table(content, columns, **keys)
-    assert SECRET not in str(caught.value)
+    assert PATIENT not in str(caught.value)
     return str(caught.value)
 
 
-@pytest.mark.parametrize("code", ["00001", "1e5", "0870", "1.0", "NaN", "null", "NA", "true", "-", "1_000", "2024-01-01"])
+@pytest.mark.parametrize(
+    "code", ["00001", "1e5", "0870", "1.0", "NaN", "null", "NA", "true", "-", "1_000", "2024-01-01"]
+)
 def test_t07_a_code_stays_the_text_that_it_is(table: Any, code: str) -> None:
     assert table(f"id,x\n{code},1\n1,{code}\n") == [(code, "1"), ("1", code)]
 
 
 def test_t07_late_text_in_a_number_column_is_one_error_with_its_line(table: Any) -> None:
     rows = "".join(f"{n},{n}\n" for n in range(1, 201))
-    assert said(table, f"id,x\n{rows}201,{SECRET}\n", NUMBER) == "t.csv, line 202: the cell of column 'x' is no Float64."
+    assert (
+        said(table, f"id,x\n{rows}201,{PATIENT}\n", NUMBER) == "t.csv, line 202: the cell of column 'x' is no Float64."
+    )
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_t07_lines_are_counted_right_after_cells_that_hold_newlines(table: Any, newline: str) -> None:
-    lines = ["id,note,x", '1,"a', "b", '",1', '2,"c,"",', 'd",2', f"3,,{SECRET}", ""]
+    lines = ["id,note,x", '1,"a', "b", '",1', '2,"c,"",', 'd",2', f"3,,{PATIENT}", ""]
     assert said(table, newline.join(lines), NUMBER).startswith("t.csv, line 7: ")
 
 
 def test_t07_the_first_bad_cell_is_the_one_named(table: Any) -> None:
     assert said(table, "id,x\n1,1\n2,\n3,b\n4,c\n", NUMBER).startswith("t.csv, line 4: ")
-    assert said(table, "id,x\na,1\n", {"id": pl.Int64, "x": pl.Float64}).startswith("t.csv, line 2: the cell of column 'id'")
+    assert said(table, "id,x\na,1\n", {"id": pl.Int64, "x": pl.Float64}).startswith(
+        "t.csv, line 2: the cell of column 'id'"
+    )
 
 
 @pytest.mark.parametrize("cell", ["nan", "inf", "-inf", "NaN", "1,5", "0x10", "1 000", "½"])
@@ -71,13 +77,18 @@ def test_t07_what_is_no_whole_number_is_no_int(table: Any, cell: str) -> None:
 
 
 def test_numbers_are_read_with_spaces_round_them_and_blanks_are_null(table: Any) -> None:
-    assert table('id,x\n1, 2.5 \n2,\n3,"  "\n4,-1e3\n', NUMBER) == [("1", 2.5), ("2", None), ("3", None), ("4", -1000.0)]
+    assert table('id,x\n1, 2.5 \n2,\n3,"  "\n4,-1e3\n', NUMBER) == [
+        ("1", 2.5),
+        ("2", None),
+        ("3", None),
+        ("4", -1000.0),
+    ]
     assert table("id,x\n, \n") == [(None, None)]
 
 
 @pytest.mark.parametrize("columns", [{"id": pl.String}, TEXT])
 def test_t07_a_latin_1_byte_is_named_with_its_line(table: Any, columns: Any) -> None:
-    content = f"id,x\n1,\xe4\n2,{SECRET}\n3,\xe9\n".encode("latin-1").replace(b"\xe4", b"a")
+    content = f"id,x\n1,\xe4\n2,{PATIENT}\n3,\xe9\n".encode("latin-1").replace(b"\xe4", b"a")
     message = said(table, content, columns)
     assert message == "t.csv could not be read as a table: line 4 is not UTF-8 text."
 
@@ -166,9 +177,7 @@ def test_t08_a_column_that_stands_twice_is_refused_also_where_it_is_not_wanted(t
 
 def test_columns_come_in_the_order_asked_for_and_optional_ones_as_nulls(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,b,c\n1,2,3\n", encoding="utf-8")
-    frame = read_table(
-        Store(tmp_path), "t.csv", {"c": pl.Int64, "z": pl.Float64, "a": pl.String}, optional=("z",)
-    )
+    frame = read_table(Store(tmp_path), "t.csv", {"c": pl.Int64, "z": pl.Float64, "a": pl.String}, optional=("z",))
     assert frame.schema == {"c": pl.Int64, "z": pl.Float64, "a": pl.String}
     assert frame.rows() == [(3, None, "1")]
 
@@ -197,11 +206,11 @@ def test_t07_a_short_row_is_not_filled_up(table: Any, content: str, message: str
 
 
 def test_t07_a_row_with_more_fields_than_the_header(table: Any) -> None:
-    assert "more fields than the header" in said(table, f"id,x\n1,2\n3,4,{SECRET}\n")
+    assert "more fields than the header" in said(table, f"id,x\n1,2\n3,4,{PATIENT}\n")
 
 
 def test_t07_quotes_that_do_not_close(table: Any) -> None:
-    assert "quoting" in said(table, f'id,x\n"{SECRET},2\n3,4\n')
+    assert "quoting" in said(table, f'id,x\n"{PATIENT},2\n3,4\n')
 
 
 def test_a_blank_last_column_is_no_short_row(table: Any) -> None:

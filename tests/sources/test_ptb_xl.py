@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qoq_data.clinical.seven_class import SEVEN_CLASSES
 from qoq_data.corpus.items import scan_items
 from qoq_data.errors import LayoutError, TableError
 from qoq_data.formats.storage import Store
 from qoq_data.sources import ptb_xl, source_of
-from qoq_data.sources._ptb_xl_tasks import AXES, CODES, SEVEN_CLASSES, SUPERCLASSES, data_rows, parse_codes
+from qoq_data.sources._ptb_xl_tasks import AXES, CODES, SUPERCLASSES, data_rows, parse_codes
 from qoq_data.sources._ptb_xl_tree import COLUMNS
 from qoq_data.sources.ptb_xl import SPEC, Options, detect_version, scan, statistics
 
@@ -237,8 +238,7 @@ def test_defect_sinus_rhythm_counted_as_normal_beside_other_classes(real: Store)
 
 
 def test_defect_sttc_explained_as_sinus_rates(tmp_path: Path, release: Path) -> None:
-    text = next(choice.text for choice in SEVEN_CLASSES if choice.key == "sttc")
-    assert text == "ST-segment or T-wave change"
+    assert SEVEN_CLASSES["sttc"] == "ST-segment or T-wave change"
     rows = [row(number, scp_codes=repr({code: 0.0})) for number, code in enumerate(("STACH", "SBRAD", "NST_"), 1)]
     assert items_of(tree_of(tmp_path, release, *rows))["answer.seven_class"].to_list() == [None, None, ["sttc"]]
 
@@ -341,9 +341,9 @@ BAD_CELLS = [
     ({"scp_codes": ""}, "row 3: scp_codes is blank"),
     ({"strat_fold": ""}, "row 3: strat_fold is blank or not 1 to 10"),
     ({"strat_fold": "11"}, "row 3: strat_fold is blank or not 1 to 10"),
-    ({"strat_fold": "three"}, "row 3: the cell of column 'strat_fold' is no Int64"),
+    ({"strat_fold": "three"}, "line 3: the cell of column 'strat_fold' is no Int64"),
     ({"patient_id": "15709.5"}, "row 3: patient_id is no whole number"),
-    ({"patient_id": "inf"}, "row 3: patient_id is no whole number"),
+    ({"patient_id": "inf"}, "line 3: the cell of column 'patient_id' is no Float64"),
     ({"sex": "2"}, "row 3: sex is neither 0 nor 1"),
     ({"age": "-3"}, "row 3: age is no age"),
     ({"heart_axis": "LEFT"}, "row 3: heart_axis is none of the known values"),
@@ -491,7 +491,7 @@ def test_synthetic_tree_covers_folds_patients_and_quirks(release: Path) -> None:
     assert {"300.0", ""} <= {one["age"] for one in rows}
     assert "CS-12   E" in {one["device"] for one in rows}
     assert counts(items, "superclass").keys() == {choice.key for choice in SUPERCLASSES}
-    assert counts(items, "seven_class").keys() == {choice.key for choice in SEVEN_CLASSES}
+    assert counts(items, "seven_class").keys() == set(SEVEN_CLASSES)
     assert counts(items, "rhythm").keys() == {"SR", "AFIB", "AFLT", "STACH", "SBRAD", "PACE"}
     assert {one["item"] for one in items.iter_rows(named=True)} == {f"{int(one['ecg_id']):05d}" for one in rows}
 
