@@ -18,7 +18,7 @@ from qoq_data.corpus.checksums import disagreeing, read_checksums
 from qoq_data.corpus.files_on_disk import file_problem, header_problem, missing_columns
 from qoq_data.corpus.items import scan_items
 from qoq_data.corpus.wrong_root import missing_required, typed_root, wrong_root
-from qoq_data.errors import QoQError, Reason, RecordError
+from qoq_data.errors import QoQError, RecordError
 from qoq_data.formats.storage import Store
 from qoq_data.source import Source
 
@@ -31,6 +31,9 @@ FILES_LOOKED_AT = 2_000
 """Files of each expected folder whose size and first bytes are looked at; with ``checksums`` all of them."""
 ITEMS_LOOKED_FOR = 1_000
 """Items, evenly spread, whose media are looked for; with ``checksums`` all of them."""
+
+
+LONGEST_PATH = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,8 @@ def examine(source: Source, tree: Store, checksums: bool) -> list[Finding]:
     """Everything that can be said of a raw folder, errors first; with ``checksums`` every file that has one is read."""
     try:
         findings = list(_look(source, tree, checksums))
-    except OSError as error:
-        findings = [_no_permission(tree, error)]
+    except RecordError as error:
+        findings = [_unreadable(tree, error)]
     order = ("error", "warning", "note")
     return sorted(findings, key=lambda finding: order.index(finding.severity))
 
@@ -229,8 +232,8 @@ def _shortened(findings: Sequence[Finding], rest: str) -> Iterator[Finding]:
         yield Finding(findings[0].severity, f"{len(findings) - MOST_TOLD:,} more: {rest}")
 
 
-def _no_permission(tree: Store, error: OSError) -> Finding:
-    said = RecordError(Reason.FILE_UNREADABLE, (error.strerror or "reading failed").lower())
-    return Finding(
-        "error", f"the folder cannot be read: {said.detail}", "", f"chmod -R u+rX {shlex.quote(typed_root(tree))}"
-    )
+def _unreadable(tree: Store, error: RecordError) -> Finding:
+    """A folder that cannot be listed ends the look; a path that a link runs round in is told by its beginning."""
+    where = error.path if len(error.path) <= LONGEST_PATH else f"{error.path[:LONGEST_PATH]}…"
+    allow = f"chmod -R u+rX {shlex.quote(typed_root(tree))}" if "permission" in error.detail else ""
+    return Finding("error", f"the folder cannot be read: {error.detail}", where, allow)

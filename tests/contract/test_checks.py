@@ -113,6 +113,20 @@ def test_a_scan_that_differs_from_time_to_time(built: Path) -> None:
     rejects("scan_obeys", source, built, "two scans of one tree differ")
 
 
+@pytest.mark.parametrize(
+    ("part", "value", "said"),
+    [("kind", "film", "unknown kind"), ("kind", "mask", "before any image"), ("path", "", "without a path")],
+)
+def test_media_that_cannot_be_rendered(part: str, value: str, said: str, built: Path) -> None:
+    changed = pl.col("media").list.eval(pl.element().struct.with_fields(pl.lit(value).alias(part)))
+    rejects("scan_obeys", scanning(lambda items: items.with_columns(changed)), built, said)
+
+
+def test_an_item_without_a_medium(built: Path) -> None:
+    source = scanning(lambda items: items.with_columns(pl.lit([], items.schema["media"]).alias("media")))
+    rejects("scan_obeys", source, built, "48 items have no medium")
+
+
 def test_a_version_outside_the_spec(built: Path) -> None:
     rejects("scan_obeys", replace(SOUND, detect_version=lambda tree: "9"), built, "version found, 9")
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
+import os
 import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -314,19 +317,30 @@ def test_counts_that_are_the_publishers(written: Copy) -> None:
     assert any("states no count" in one.what for one in findings)
 
 
-class Forbidding(Store):
-    """A store whose file system refuses one folder or file, as it does to others than root."""
+def test_a_folder_that_may_not_be_read(written: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system refuses one folder, as it does to others than root."""
+    refused = written("busi") / "Dataset_BUSI_with_GT" / "benign"
+    listing = os.scandir
 
-    def names(self, path: str = "") -> list[str]:
-        if path == "Dataset_BUSI_with_GT/benign":
-            raise PermissionError(13, "Permission denied")
-        return super().names(path)
+    def scandir(path: str) -> Any:
+        if Path(path) == refused:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return listing(path)
 
-
-def test_a_folder_that_may_not_be_read(written: Copy) -> None:
-    [finding] = examine(get_source("busi"), Forbidding(written("busi")), checksums=False)
-    assert "permission denied" in finding.what
+    monkeypatch.setattr(os, "scandir", scandir)
+    [finding] = look("busi", written("busi"))
+    assert finding.what == "the folder cannot be read: permission denied"
+    assert finding.where == "Dataset_BUSI_with_GT/benign"
     assert finding.what_to_type == "chmod -R u+rX DIR"
+
+
+def test_a_link_that_runs_in_a_circle(copied: Copy) -> None:
+    tree = copied("mimic-ecg")
+    (tree / "files" / "round").symlink_to(tree / "files")
+    [finding] = look("mimic-ecg", tree)
+    assert "symbolic links" in finding.what
+    assert finding.where.startswith("files/round/round")
+    assert len(finding.where) < 210
 
 
 def small_source(columns: tuple[str, ...], path: str) -> Source:
