@@ -84,20 +84,22 @@ class Recipe(_Section):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="of the corpus")
     sources: tuple[SourceRecipe, ...] = Field(min_length=1)
     rows_per_record: Literal["one", "all"] = Field("one", description="one task drawn a record, or all it can answer")
-    sample: float = Field(1.0, gt=0, le=1, description="seeded share of patients, the same ones every time")
-    seed: int = Field(0, ge=0, lt=1 << 63, description="of every draw")
+    sample: float = Field(
+        1.0, strict=True, gt=0, le=1, description="seeded share of patients, the same ones every time"
+    )
+    seed: int = Field(0, strict=True, ge=0, lt=1 << 63, description="of every draw")
     patient_key: str = Field(
         "qoq", min_length=1, max_length=64, description="key of the hash that replaces patient ids"
     )
     near_duplicates: bool = Field(
-        default=True, description="keep near-duplicate pictures on one side, also turned or flipped"
+        default=True, strict=True, description="keep near-duplicate pictures on one side, also turned or flipped"
     )
     label_conflict: Literal["skip", "keep"] = Field("skip", description="when the same content has two answers")
     split: SplitRecipe = SplitRecipe()
     signals: SignalRecipe = SignalRecipe()
     images: ImageRecipe = ImageRecipe()
     boxes: BoxRecipe = BoxRecipe()
-    masks: bool = Field(default=False, description="store the label mask of each image as PNG")
+    masks: bool = Field(default=False, strict=True, description="store the label mask of each image as PNG")
     shards: ShardRecipe = ShardRecipe()
 
 

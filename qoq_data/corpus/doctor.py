@@ -31,9 +31,8 @@ FILES_LOOKED_AT = 2_000
 """Files of each expected folder whose size and first bytes are looked at; with ``checksums`` all of them."""
 ITEMS_LOOKED_FOR = 1_000
 """Items, evenly spread, whose media are looked for; with ``checksums`` all of them."""
-
-
 LONGEST_PATH = 200
+"""Characters of a path that are told; a link that runs round makes it longer."""
 
 
 @dataclass(frozen=True, slots=True)

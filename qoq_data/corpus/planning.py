@@ -22,7 +22,7 @@ from qoq_data.corpus.items import scan_items, set_aside
 from qoq_data.corpus.ledger import Skip
 from qoq_data.corpus.plan import ShardPlan, cut_into_shards
 from qoq_data.corpus.questions import ask, tasks_asked, unanswerable
-from qoq_data.corpus.splits import SEPARATOR, assign_splits, check_splits, group_keys, join_groups
+from qoq_data.corpus.splits import SEPARATOR, assign_splits, check_splits, group_keys, join_groups, sides_given
 from qoq_data.errors import Reason
 from qoq_data.formats.storage import Store
 from qoq_data.recipe import Recipe, SourceRecipe, source_options
@@ -65,6 +65,7 @@ class _Scanned:
     version: str
     tasks: tuple[Task, ...]
     items: pl.DataFrame
+    sides_given: pl.DataFrame
     links: list[tuple[int, int]]
     skips: list[Skip]
     found: int
@@ -91,7 +92,8 @@ def plan_corpus(
         offsets.append(offsets[-1] + one.items.height)
     links = [(a + offset, b + offset) for one, offset in zip(scanned, offsets, strict=False) for a, b in one.links]
     together = together.with_columns(join_groups(together["group_key"], links))
-    sides = assign_splits(together, recipe.seed, recipe.split.validation, recipe.split.test)
+    given = pl.concat([one.sides_given for one in scanned])
+    sides = assign_splits(together, recipe.seed, recipe.split.validation, recipe.split.test, given)
     together = together.with_columns(sides)
     plans = []
     for position, one in enumerate(scanned):
@@ -107,6 +109,7 @@ def _scan(recipe: Recipe, one: SourceInput, corpus: Store | None, engine: Engine
     items = scan_items(source, one.raw, options)
     version = source.version(one.raw)
     items = items.with_columns(group_keys(items, source.name, source.spec.identity_group))
+    given = sides_given(items.with_columns(pl.lit(source.name).alias("source")))
     if recipe.sample < 1:
         groups = items["group_key"].unique().sort()
         taken = groups.filter(pl.Series(fractions(recipe.seed, "sample", groups.to_list())) < recipe.sample)
@@ -114,7 +117,7 @@ def _scan(recipe: Recipe, one: SourceInput, corpus: Store | None, engine: Engine
     tasks = tasks_asked(source.spec, one.entry.tasks)
     found = items.height
     items, skips = set_aside(items, source.name)
-    links: list[tuple[int, int]] = []
+    contents: pl.DataFrame | None = None
     inspectors = dict.fromkeys((*source.spec.inspectors, *(task.fact.split(".")[0] for task in tasks if task.fact)))
     for name in inspectors:
         code = code_version(source)
@@ -131,9 +134,12 @@ def _scan(recipe: Recipe, one: SourceInput, corpus: Store | None, engine: Engine
                 clashing = conflicting(facts, items)
                 skips += conflict_skips(source.name, items, clashing)
                 items = items.filter(~pl.col("item").is_in(sorted(clashing)))
-            facts = facts.join(items.select("item"), on="item", how="semi", maintain_order="left")
-            links = same_content(facts) + (near_content(facts) if recipe.near_duplicates else [])
-    return _Scanned(one, version, tasks, items, links, skips, found)
+            contents = facts
+    links: list[tuple[int, int]] = []
+    if contents is not None:
+        contents = contents.join(items.select("item"), on="item", how="semi", maintain_order="left")
+        links = same_content(contents) + (near_content(contents) if recipe.near_duplicates else [])
+    return _Scanned(one, version, tasks, items, given, links, skips, found)
 
 
 def _plan(recipe: Recipe, one: _Scanned, items: pl.DataFrame) -> SourcePlan:

@@ -57,12 +57,24 @@ def _root(parent: NDArray[np.int64], node: int) -> int:
     return node
 
 
-def assign_splits(items: pl.DataFrame, seed: int, validation: float, test: float) -> pl.Series:
-    """Side of each item, from its columns ``group_key``, ``source`` and ``official_split``; all sources at once."""
+def sides_given(items: pl.DataFrame) -> pl.DataFrame:
+    """A row a source: whether its publisher gives sides at all, and validation among them."""
     official = pl.col("official_split")
-    by_source = items.group_by("source").agg(
+    return items.group_by("source").agg(
         (official == "validation").any().alias("has_validation"), official.is_not_null().any().alias("has_official")
     )
+
+
+def assign_splits(
+    items: pl.DataFrame, seed: int, validation: float, test: float, given: pl.DataFrame | None = None
+) -> pl.Series:
+    """Side of each item, from its columns ``group_key``, ``source`` and ``official_split``; all sources at once.
+
+    ``given`` is ``sides_given`` of the whole sources where the items are a sample: that a sample happens to hold no
+    validation item does not make its publisher give none.
+    """
+    official = pl.col("official_split")
+    by_source = sides_given(items) if given is None else given
     groups = (
         items.lazy()
         .join(by_source.lazy(), on="source")

@@ -64,7 +64,9 @@ def verify_corpus(corpus: Store, manifest: Manifest, raw: Sequence[SourceInput] 
     trees = {one.source.name: one.raw for one in raw}
     for (source, path), sha256 in sorted(inputs.items()):
         try:
-            if trees[source].sha256(path) != sha256:
+            if source not in trees:
+                problems.append(f"{source}: where its raw files lie is not known")
+            elif trees[source].sha256(path) != sha256:
                 problems.append(f"{source}: the raw file {path} is not the one that was read")
         except RecordError as error:
             problems.append(f"{source}: the raw file {path}: {error.detail}")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qoq_data.corpus.draws import fractions
-from qoq_data.corpus.splits import assign_splits, check_splits, group_keys, join_groups
+from qoq_data.corpus.splits import assign_splits, check_splits, group_keys, join_groups, sides_given
 from qoq_data.errors import SplitError
 
 MODEST = settings(derandomize=True, deadline=None, max_examples=50)
@@ -203,3 +203,11 @@ def test_crossings_are_counted_and_stop_the_build(rows: list[tuple[Any, ...]], s
 
 def test_rows_without_a_patient_are_no_crossing() -> None:
     check_splits(pl.DataFrame({"patient": [None, None], "group_key": ["a", "b"], "split": ["train", "test"]}))
+
+
+def test_a_sample_without_validation_does_not_take_it_from_train() -> None:
+    rows: list[tuple[str, str, str | None]] = [(f"g{n}", "ptb-xl", "train") for n in range(400)]
+    whole = items([*rows, ("v", "ptb-xl", "validation")])
+    sampled = assign_splits(items(rows), 0, 0.1, 0.1, sides_given(whole)).to_list()
+    assert sampled == ["train"] * 400
+    assert "validation" in assign_splits(items(rows), 0, 0.1, 0.1).to_list()
