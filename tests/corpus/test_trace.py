@@ -97,7 +97,7 @@ def test_a_changed_label_table_differs_in_the_answer(trees: dict[str, Path], out
     row_id = next(
         row_id
         for row_id, row in rows_of(out).items()
-        if row_id.endswith("/rhythm") and row["answer"] == ["atrial fibrillation"] and row_id.startswith("ptb-xl")
+        if row_id.endswith("/rhythm") and row["answer"] == ["Atrial fibrillation"] and row_id.startswith("ptb-xl")
     )
     found = trace(out, trees, row_id)
     assert found.differing == ("answer", "provenance")

@@ -24,7 +24,7 @@ SAMPLES = 500
 GAP = slice(100, 140)
 
 
-def ecg_row(number: int, split: str, task: str = "superclass", answer: tuple[str, ...] = ("normal ECG",)) -> Row:
+def ecg_row(number: int, split: str, task: str = "superclass", answer: tuple[str, ...] = ("Normal ECG",)) -> Row:
     time_s = np.arange(SAMPLES) / 100
     beats = np.exp(-(((time_s % 0.8) - 0.4) ** 2) / 0.0008)
     samples = np.stack([np.round(800 * (lead + 1) / 12 * beats) for lead in range(12)]).astype(np.int16)
@@ -88,7 +88,7 @@ def _row(
 def default_rows() -> list[Row]:
     ecgs = [
         ecg_row(1, "train"),
-        ecg_row(2, "train", answer=("myocardial infarction", "hypertrophy")),
+        ecg_row(2, "train", answer=("Myocardial infarction", "Hypertrophy")),
         ecg_row(3, "train", "rhythm", ("atrial fibrillation",)),
         ecg_row(4, "test"),
     ]

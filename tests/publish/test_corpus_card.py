@@ -127,7 +127,7 @@ def test_numbers_are_those_of_the_manifest(manifest: Manifest) -> None:
     assert "7 rows in 4 shards" in text
     assert "| `ptb-xl` | 1.0.3 | 11 | 4 | 4 | 3 | 0 | 1 | 7 | 1,234 | from the publisher |" in text
     assert "| `busi` | `file_missing` | 7 |" in text
-    assert "| `superclass` | myocardial infarction | 1 |" in text
+    assert "| `superclass` | Myocardial infarction | 1 |" in text
     assert "| `ptb-xl` | `missing_samples` | 4 |" in text
     assert header(text)["size_categories"] == ["n<1K"]
 

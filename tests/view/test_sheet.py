@@ -125,10 +125,10 @@ def test_a_row_that_stores_its_paper_shows_that_and_does_not_draw_it_twice() -> 
 
 
 def test_the_answers_are_marked_and_nothing_else() -> None:
-    row = plain(ecg_row(2, "train", answer=("myocardial infarction", "hypertrophy")))[0]
+    row = plain(ecg_row(2, "train", answer=("Myocardial infarction", "Hypertrophy")))[0]
     green = (219, 243, 229)
     two = len(coloured(draw_panel(row, 900), green))
-    row["answer"] = ["hypertrophy"]
+    row["answer"] = ["Hypertrophy"]
     one = len(coloured(draw_panel(row, 900), green))
     row["answer"] = []
     assert two > one > 0
@@ -195,7 +195,7 @@ def test_no_row_a_narrow_panel_and_a_huge_sheet_are_errors(monkeypatch: pytest.M
 
 
 def test_rows_are_picked_from_every_source_task_and_label(tmp_path: Path) -> None:
-    sinus = [ecg_row(number, "train", "rhythm", ("sinus rhythm",)) for number in range(20, 40)]
+    sinus = [ecg_row(number, "train", "rhythm", ("Sinus rhythm",)) for number in range(20, 40)]
     manifest = write_corpus(tmp_path, [*default_rows(), *sinus])
     rows = pick_rows(Store(tmp_path), manifest, 4, 0)
     assert set(rows[0]) == {*COLUMNS, SYNTHETIC}
