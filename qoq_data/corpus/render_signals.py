@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,8 +15,9 @@ from qoq_data.clinical.resampling import fixed_window, resample
 from qoq_data.clinical.signal_quality import signal_findings
 from qoq_data.errors import Reason, RecordError
 from qoq_data.formats.storage import Store
-from qoq_data.formats.wfdb import MAX_VALUES, DigitalRecord, check_budget, decode, signal_file_sizes
+from qoq_data.formats.wfdb import MAX_VALUES, DigitalRecord, check_budget, decode, signal_file_sizes, signal_files
 from qoq_data.formats.wfdb_header import Header, parse_header
+from qoq_data.formats.wfdb_packing import SignalFile
 from qoq_data.recipe import PaperRecipe, SignalRecipe
 from qoq_data.record import MISSING, Provenance, QualityFinding, Signal, millivolts
 
@@ -41,8 +43,9 @@ def render_signal(tree: Store, path: str, role: str, recipe: SignalRecipe) -> Re
     header_bytes = tree.read(path, HEADER_LIMIT)
     header = parse_header(header_bytes, path)
     check_budget(header)
-    files = _read_signal_files(tree, path, header)
-    record, checksum_findings = _decode(header, files, recipe)
+    layout = signal_files(header)
+    files = _read_signal_files(tree, path, header, layout)
+    record, checksum_findings = _decode(header, files, layout, recipe)
     signal = _signal(record, path)
     if bool(np.maximum.reduce(signal.samples, axis=None) == MISSING):
         raise RecordError(Reason.SIGNAL_ALL_MISSING, "no lead holds a single sample", path)
@@ -68,10 +71,10 @@ def render_signal(tree: Store, path: str, role: str, recipe: SignalRecipe) -> Re
     return RenderedSignal(signal, quality, provenance)
 
 
-def _read_signal_files(tree: Store, path: str, header: Header) -> dict[str, bytes]:
+def _read_signal_files(tree: Store, path: str, header: Header, layout: Sequence[SignalFile]) -> dict[str, bytes]:
     folder = path.rpartition("/")[0]
     files: dict[str, bytes] = {}
-    for name, least in signal_file_sizes(header).items():
+    for name, least in signal_file_sizes(header, layout).items():
         below = f"{folder}/{name}" if folder else name
         data = tree.read(below, SIGNAL_FILE_LIMIT)
         if len(data) < least:
@@ -81,14 +84,14 @@ def _read_signal_files(tree: Store, path: str, header: Header) -> dict[str, byte
 
 
 def _decode(
-    header: Header, files: dict[str, bytes], recipe: SignalRecipe
+    header: Header, files: dict[str, bytes], layout: Sequence[SignalFile], recipe: SignalRecipe
 ) -> tuple[DigitalRecord, tuple[QualityFinding, ...]]:
     try:
-        return decode(header, files), ()
+        return decode(header, files, layout=layout), ()
     except RecordError as error:
         if error.reason is not Reason.CHECKSUM_MISMATCH or recipe.checksum_mismatch == "skip":
             raise
-        return decode(header, files, verify_checksums=False), (QualityFinding("checksum_mismatch", "", 1.0),)
+        return decode(header, files, layout=layout, verify_checksums=False), (QualityFinding("checksum_mismatch", "", 1.0),)
 
 
 def _signal(record: DigitalRecord, path: str) -> Signal:

@@ -45,9 +45,12 @@ class SampleBuffer:
     def __init__(self) -> None:
         self._memory = np.empty(0, np.int16)
         self._used = 0
+        self._rows = 0
 
-    def clear(self) -> None:
+    def clear(self, rows: int = 0) -> None:
+        """Begin anew, for a shard of so many rows: room is made for as many of the first row's size."""
         self._used = 0
+        self._rows = rows
 
     def adopt(self, row: Row) -> Row:
         """The same row with its samples in the buffer."""
@@ -63,7 +66,7 @@ class SampleBuffer:
     def _put(self, samples: NDArray[np.int16]) -> NDArray[np.int16]:
         end = self._used + samples.size
         if end > self._memory.size:  # the old memory lives on in the rows that hold it
-            grown = np.empty(max(end, 2 * self._memory.size), np.int16)
+            grown = np.empty(max(end, 2 * self._used, self._rows * samples.size), np.int16)
             grown[: self._used] = self._memory[: self._used]
             self._memory = grown
         place = self._memory[self._used : end].reshape(samples.shape)

@@ -102,7 +102,7 @@ def run_shard(job: ShardJob) -> ShardResult:
     raw = RecordingStore(job.raw.address)
     rows: list[Row] = []
     skips: list[Skip] = []
-    _SAMPLES.clear()
+    _SAMPLES.clear(job.plan.rows.height)
     for outcome in render_rows(job, raw):
         if isinstance(outcome, Row):
             rows.append(_SAMPLES.adopt(outcome))

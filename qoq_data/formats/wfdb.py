@@ -30,7 +30,7 @@ from qoq_data.formats.wfdb_packing import (
 from qoq_data.formats.wfdb_write import write_record_16
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -103,7 +103,7 @@ def check_layout(header: Header) -> None:
     case), FORMAT_UNSUPPORTED, HEADER_MISMATCH (signals of one file that differ in format or offset, or do not stand
     together; header(5) asks for both).
     """
-    _signal_files(header)
+    signal_files(header)
 
 
 def check_budget(header: Header, max_values: int = MAX_VALUES) -> None:
@@ -112,19 +112,21 @@ def check_budget(header: Header, max_values: int = MAX_VALUES) -> None:
         _check_values(header, header.n_samples, max_values)
 
 
-def signal_file_sizes(header: Header) -> dict[str, int]:
+def signal_file_sizes(header: Header, layout: Sequence[SignalFile] | None = None) -> dict[str, int]:
     """Bytes that each signal file must have at least, by the header's claims: to be held against a stat before reading.
 
-    One frame where the header gives no length; 42 for FLAC, whose size says nothing. Raises as ``check_layout`` does.
+    One frame where the header gives no length; 42 for FLAC, whose size says nothing. ``layout`` is ``signal_files`` of
+    the header, where the caller has it. Raises as ``check_layout`` does.
     """
     n_frames = header.n_samples or 1
-    return {file.name: file.bytes_for(n_frames) for file in _signal_files(header)}
+    return {file.name: file.bytes_for(n_frames) for file in layout or signal_files(header)}
 
 
 def decode(
     header: Header,
     files: Mapping[str, bytes | memoryview],
     *,
+    layout: Sequence[SignalFile] | None = None,
     max_values: int = MAX_VALUES,
     verify_checksums: bool = True,
 ) -> DigitalRecord:
@@ -136,7 +138,7 @@ def decode(
     them and a length. Raises ``RecordError``: as ``check_layout``, and OVER_BUDGET, FILE_MISSING, FILE_TRUNCATED,
     FILE_UNREADABLE, HEADER_MISMATCH, CHECKSUM_MISMATCH; ``StorageError`` where a fall-back format finds no disk space.
     """
-    groups = _signal_files(header)
+    groups = layout or signal_files(header)
     check_budget(header, max_values)
     contents = []
     for group in groups:
@@ -176,7 +178,8 @@ def decode(
     )
 
 
-def _signal_files(header: Header) -> list[SignalFile]:
+def signal_files(header: Header) -> list[SignalFile]:
+    """Which signals stand in which file, in the header's order; raises as ``check_layout`` does."""
     leads: set[str] = set()
     files: set[str] = set()
     starts: list[int] = []
@@ -213,7 +216,7 @@ def _check_values(header: Header, n_samples: int, max_values: int) -> None:
         raise RecordError(Reason.OVER_BUDGET, f"{n_values} samples, over the budget of {max_values}", header.path)
 
 
-def _n_samples(header: Header, groups: list[SignalFile], contents: list[memoryview]) -> int:
+def _n_samples(header: Header, groups: Sequence[SignalFile], contents: list[memoryview]) -> int:
     """Samples per signal, claimed or else taken from the files' sizes; both agree with every file."""
     n_samples = header.n_samples
     if n_samples is None:
