@@ -141,7 +141,8 @@ def view(
     """Draw some rows of a corpus into a PNG file: ECGs on paper, images with their boxes, questions and answers."""
     from qoq_data.cli.printing import print_line
     from qoq_data.corpus.manifest import read_manifest
-    from qoq_data.formats.storage import Store, storage_error
+    from qoq_data.formats.new_file import storage_error
+    from qoq_data.formats.storage import Store
     from qoq_data.view.sheet import pick_rows, sheet_png
 
     store = Store(corpus)

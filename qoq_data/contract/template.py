@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from qoq_data.errors import UsageError
-from qoq_data.formats.storage import storage_error
+from qoq_data.formats.new_file import storage_error
 from qoq_data.sources import ENTRY_POINT_GROUP, registry
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")

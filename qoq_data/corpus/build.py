@@ -22,7 +22,8 @@ from qoq_data.corpus.manifest import LEDGER, MANIFEST, WORK_FOLDER, Manifest, So
 from qoq_data.corpus.planning import SourceInput, SourcePlan, plan_corpus
 from qoq_data.corpus.shard_job import ShardJob, ShardPart, ShardResult, run_shard
 from qoq_data.errors import BuildError, CorpusLockedError
-from qoq_data.formats.storage import TEMPORARY_SUFFIX, Store, storage_error
+from qoq_data.formats.new_file import TEMPORARY_SUFFIX, storage_error
+from qoq_data.formats.storage import Store
 from qoq_data.recipe import Recipe
 
 CARD = "README.md"

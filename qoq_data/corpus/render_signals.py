@@ -91,7 +91,8 @@ def _decode(
     except RecordError as error:
         if error.reason is not Reason.CHECKSUM_MISMATCH or recipe.checksum_mismatch == "skip":
             raise
-        return decode(header, files, layout=layout, verify_checksums=False), (QualityFinding("checksum_mismatch", "", 1.0),)
+        finding = QualityFinding("checksum_mismatch", "", 1.0)
+        return decode(header, files, layout=layout, verify_checksums=False), (finding,)
 
 
 def _signal(record: DigitalRecord, path: str) -> Signal:

@@ -15,7 +15,8 @@ from pathlib import Path
 from qoq_data.corpus.manifest import WORK_FOLDER, Manifest
 from qoq_data.corpus.planning import SourceInput
 from qoq_data.errors import LayoutError, RecordError, UsageError
-from qoq_data.formats.storage import Store, storage_error
+from qoq_data.formats.new_file import storage_error
+from qoq_data.formats.storage import Store
 from qoq_data.recipe import Recipe
 from qoq_data.sources import get_source
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from qoq_data.errors import CorpusError
-from qoq_data.formats.storage import NewFile
+from qoq_data.formats.new_file import NewFile
 from qoq_data.record import COLUMNS, FEATURES_JSON, SCHEMA, BoxOnImage, Media, Signal
 
 ROW_GROUP_BYTES = 32 << 20

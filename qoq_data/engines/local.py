@@ -19,6 +19,8 @@ from qoq_data.errors import BuildError
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+KEEP_POLARS_MEMORY = {"_RJEM_MALLOC_CONF": "dirty_decay_ms:-1,muzzy_decay_ms:-1"}
+"""Set before polars is imported, this tells its allocator to keep what is freed; see ``_keep_freed_memory``."""
 _QUEUED_PER_WORKER = 2
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 _KEPT_BYTES = 32 << 20
@@ -42,7 +44,7 @@ class LocalEngine:
         pool = ProcessPoolExecutor(min(self.workers, len(jobs)), mp_context=context, initializer=_start_worker)
         finished = False
         try:
-            with _one_polars_thread():
+            with _environment_of_workers():
                 yield from _bounded(pool, function, jobs, self.workers * _QUEUED_PER_WORKER)
             finished = True
         except BrokenProcessPool as error:
@@ -80,18 +82,23 @@ def _bounded(
             yield future.result()
 
 
-class _one_polars_thread:  # noqa: N801 - reads as a statement
-    """Workers are one thread each: as many as cores, each with as many threads as cores, would only wait."""
+@contextlib.contextmanager
+def _environment_of_workers() -> Iterator[None]:
+    """What a worker finds set when it starts.
 
-    def __enter__(self) -> None:
-        self.before = os.environ.get("POLARS_MAX_THREADS")
-        os.environ["POLARS_MAX_THREADS"] = "1"
-
-    def __exit__(self, *_: object) -> None:
-        if self.before is None:
-            os.environ.pop("POLARS_MAX_THREADS", None)
-        else:
-            os.environ["POLARS_MAX_THREADS"] = self.before
+    Workers are one thread each: as many as cores, each with as many threads as cores, would only wait.
+    """
+    wanted = {"POLARS_MAX_THREADS": "1"} | KEEP_POLARS_MEMORY
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _start_worker() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import io
 import os
 import stat
 from collections.abc import Iterator
@@ -17,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from qoq_data.errors import Reason, RecordError, StorageError, UsageError
+from qoq_data.errors import Reason, RecordError, UsageError
+from qoq_data.formats.new_file import NewFile, storage_error
 
-TEMPORARY_SUFFIX = ".part"
 READ_LIMIT = 4 << 30
 """Most bytes that one read takes unless the caller says otherwise."""
 
@@ -156,10 +155,10 @@ class Store:
             file.write(data)
         return file.temporary
 
-    def create(self, path: str) -> NewFile:
-        """A file to be written in pieces, beside its final name; to be used as a context."""
+    def create(self, path: str, *, behind: bool = False) -> NewFile:
+        """A file to be written in pieces, beside its final name; to be used as a context. See ``NewFile``."""
         self.full_path(path)  # the temporary name of a path that leads out may be sound
-        return NewFile(self, path)
+        return NewFile(self, path, behind=behind)
 
     def put(self, path: str, data: bytes) -> None:
         """Put an object in place whole, in a store that is no local folder."""
@@ -220,97 +219,6 @@ def _record_error(error: OSError, path: str) -> RecordError:
     if isinstance(error, IsADirectoryError):
         return RecordError(Reason.FILE_UNREADABLE, "a folder stands where a file should", path)
     return RecordError(Reason.FILE_UNREADABLE, os.strerror(error.errno or errno.EIO).lower(), path)
-
-
-def storage_error(error: OSError, path: str) -> StorageError:
-    """The error of a failed write, with what to do about it."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        what = "there is no space left. Free some and run the same command again: finished shards are kept"
-    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        what = "writing is not permitted there. Choose another --out, or change its permissions"
-    else:
-        what = os.strerror(error.errno or errno.EIO).lower()
-    return StorageError(f"{path} of the output could not be written: {what}.")
-
-
-class NewFile(io.RawIOBase):
-    """A file written in pieces under a temporary name, its size and sha256 taken on the way.
-
-    Leaving the context closes it, or removes it when an error leaves with it. ``StorageError`` says why a piece could
-    not be written; a library between here and there may turn that into an error of its own, so leaving the context
-    raises it in any case. A store that is no local folder puts objects in place whole, and final, on leaving.
-    """
-
-    def __init__(self, store: Store, path: str) -> None:
-        super().__init__()
-        self.path = path
-        self.size = 0
-        self._store = store
-        self._digest = hashlib.sha256()
-        self._pieces = bytearray()
-        self._descriptor: int | None = None
-        self._failure: OSError | None = None
-        self._stopped: KeyboardInterrupt | None = None
-        self.temporary = path if store.folder is None else f"{path}.{os.getpid()}{TEMPORARY_SUFFIX}"
-
-    @property
-    def sha256(self) -> str:
-        return self._digest.hexdigest()
-
-    def __enter__(self) -> NewFile:
-        if self._store.folder is not None:
-            full = Path(self._store.full_path(self.temporary))
-            try:
-                full.parent.mkdir(parents=True, exist_ok=True)
-                self._descriptor = os.open(full, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-            except OSError as error:
-                raise storage_error(error, self.path) from error
-        return self
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        try:
-            return self._write(data)
-        except KeyboardInterrupt as stop:  # polars makes an error of its own of it
-            self._stopped = stop
-            raise
-
-    def _write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        self._digest.update(view)
-        self.size += len(view)
-        if self._descriptor is None:
-            self._pieces += view
-            return len(view)
-        try:
-            written = 0
-            while written < len(view):
-                written += os.write(self._descriptor, view[written:])
-        except OSError as error:
-            self._failure = error
-            raise
-        return len(view)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        try:
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-            elif kind is None:
-                self._store.put(self.path, bytes(self._pieces))
-        except OSError as failure:
-            self._failure = self._failure or failure
-        finally:
-            self.close()
-        if kind is not None or self._failure is not None:
-            if self._store.folder is not None:
-                with contextlib.suppress(OSError):
-                    os.unlink(self._store.full_path(self.temporary))  # noqa: PTH108
-            if self._stopped is not None:
-                raise self._stopped
-            if self._failure is not None:
-                raise storage_error(self._failure, self.path) from self._failure
 
 
 class RecordingStore(Store):

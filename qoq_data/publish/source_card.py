@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from qoq_data.errors import QoQError
-from qoq_data.formats.storage import storage_error
+from qoq_data.formats.new_file import storage_error
 from qoq_data.licence import strictest
 from qoq_data.publish.blocks import block_lines, read_blocks
 from qoq_data.publish.markdown import REDISTRIBUTION_TEXT, licence_rows, plain, sentence, table
