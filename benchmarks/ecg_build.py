@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.harness import Result
-from qoq_data.engines.local import KEEP_POLARS_MEMORY
 from qoq_data.formats.wfdb_write import write_record_16
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def _measured(way: str, raw: Path, out: Path) -> float:
     """Records a second of one way, timed by a process of its own after its imports."""
     command = [sys.executable, "-m", "benchmarks.ecg_build", way, str(raw), str(out)]
     offline = {"HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": f"{out}-hf"}
-    environment = KEEP_POLARS_MEMORY | os.environ | offline
+    environment = os.environ | offline | {"POLARS_MAX_THREADS": "1"}  # as in every worker of more than one
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     return float(json.loads(done.stdout.splitlines()[-1]))
 

@@ -35,7 +35,7 @@ def run(quick: bool) -> Result:
             buffer.clear()
             kept = [buffer.adopt(row) for row in rows]
             path = f"{compression}.parquet"
-            with store.create(path, behind=True) as file:
+            with store.create(path) as file:
                 write_table(rows_to_table(kept, buffer), file, compression)
             store.commit(file.temporary, path)
 

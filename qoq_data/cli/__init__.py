@@ -5,17 +5,14 @@ Heavy imports stand inside the commands, so that ``qoq-data --help`` answers at 
 
 from __future__ import annotations
 
-import os
 import sys
 
 
 def main() -> None:
     """Entry point: runs the command and turns the package's errors into one paragraph and an exit code."""
     from qoq_data.cli.app import app
-    from qoq_data.engines.local import KEEP_POLARS_MEMORY
     from qoq_data.errors import QoQError
 
-    os.environ.update(KEEP_POLARS_MEMORY | os.environ)
     try:
         app(standalone_mode=True)
     except QoQError as error:

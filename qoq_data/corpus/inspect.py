@@ -77,9 +77,7 @@ def _ecg_intervals(tree: Store, media: Sequence[MediaReference]) -> Mapping[str,
 
 
 INSPECTORS: Mapping[str, Inspector] = {
-    "picture_content": Inspector(
-        {"digest": pl.String, "thumbnail": pl.Binary}, _picture_content
-    ),
+    "picture_content": Inspector({"digest": pl.String, "thumbnail": pl.Binary}, _picture_content),
     "ecg_intervals": Inspector(
         {"heart_rate_bpm": pl.Float64, "rr_ms": pl.Float64, "qrs_ms": pl.Float64, "qt_ms": pl.Float64}, _ecg_intervals
     ),

@@ -49,9 +49,7 @@ def raw_address(name: str, raw: str | None, alone: bool) -> str:
     return f"{base.rstrip('/')}/{name}"
 
 
-def remembered(
-    manifest: Manifest, corpus: Store, raw: str | None
-) -> tuple[Recipe, list[SourceInput]]:
+def remembered(manifest: Manifest, corpus: Store, raw: str | None) -> tuple[Recipe, list[SourceInput]]:
     """A finished corpus's recipe with its patient key, and its raw trees by ``--raw``, QOQ_RAW or as remembered."""
     try:
         known = json.loads(corpus.read(ROOTS))

@@ -139,9 +139,7 @@ def _box(box: BoxOnImage) -> dict[str, Any]:
     return {"label": box.label, "image": box.image, "xyxy": list(box.xyxy), "agreement": box.agreement}
 
 
-def _signals(
-    signals: Sequence[Sequence[Signal]], arrow_type: pa.DataType, buffer: SampleBuffer | None
-) -> pa.Array:
+def _signals(signals: Sequence[Sequence[Signal]], arrow_type: pa.DataType, buffer: SampleBuffer | None) -> pa.Array:
     """The signals column, built from whole arrays: a Python list of the samples would cost a hundred times as much."""
     every = [signal for of_row in signals for signal in of_row]
     struct = arrow_type.value_type

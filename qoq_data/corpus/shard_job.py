@@ -111,7 +111,7 @@ def run_shard(job: ShardJob) -> ShardResult:
     inputs = {path: _plain(identity) for path, identity in sorted(raw.seen.items())}
     if not rows:
         return ShardResult(ShardPart(job.key, inputs, None, tuple(skips), {}), None, reused=False)
-    with job.corpus.create(job.plan.path, behind=True) as file:
+    with job.corpus.create(job.plan.path) as file:
         write_table(rows_to_table(rows, _SAMPLES), file, job.recipe.shards.compression)
     check_shard(open_parquet(job.corpus, file.temporary), len(rows))
     entry = ShardEntry(job.plan.path, job.plan.source, job.plan.split, len(rows), file.size, file.sha256)

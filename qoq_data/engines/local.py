@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -19,11 +18,7 @@ from qoq_data.errors import BuildError
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-KEEP_POLARS_MEMORY = {"_RJEM_MALLOC_CONF": "dirty_decay_ms:-1,muzzy_decay_ms:-1"}
-"""Set before polars is imported, this tells its allocator to keep what is freed; see ``_keep_freed_memory``."""
 _QUEUED_PER_WORKER = 2
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-_KEPT_BYTES = 32 << 20
 
 
 class LocalEngine:
@@ -37,14 +32,13 @@ class LocalEngine:
 
     def map(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Generator[Result, None, None]:
         if self.workers == 1 or len(jobs) <= 1:
-            _keep_freed_memory()
             yield from map(function, jobs)
             return
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(min(self.workers, len(jobs)), mp_context=context, initializer=_start_worker)
         finished = False
         try:
-            with _environment_of_workers():
+            with _one_polars_thread():
                 yield from _bounded(pool, function, jobs, self.workers * _QUEUED_PER_WORKER)
             finished = True
         except BrokenProcessPool as error:
@@ -83,43 +77,25 @@ def _bounded(
 
 
 @contextlib.contextmanager
-def _environment_of_workers() -> Iterator[None]:
-    """What a worker finds set when it starts.
-
-    Workers are one thread each: as many as cores, each with as many threads as cores, would only wait.
-    """
-    wanted = {"POLARS_MAX_THREADS": "1"} | KEEP_POLARS_MEMORY
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
+def _one_polars_thread() -> Iterator[None]:
+    """Workers are one thread each: as many as cores, each with as many threads as cores, would only wait."""
+    before = os.environ.get("POLARS_MAX_THREADS")
+    os.environ["POLARS_MAX_THREADS"] = "1"
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        if before is None:
+            del os.environ["POLARS_MAX_THREADS"]
+        else:
+            os.environ["POLARS_MAX_THREADS"] = before
 
 
 def _start_worker() -> None:
     """Leave ctrl-C to the parent, and end when the parent does, even by ``kill -9``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _keep_freed_memory()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _keep_freed_memory() -> None:
-    """Tell glibc's allocator to keep what is freed, for records of some 100 kB come and go by the thousand.
-
-    By default their memory goes back to the system each time and is fetched again page by page, which was seen to take
-    a fifth of a build's time. Elsewhere there is no such switch, and nothing happens.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def _end_with(sentinel: int) -> None:

@@ -7,8 +7,6 @@ import errno
 import hashlib
 import io
 import os
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +16,6 @@ if TYPE_CHECKING:
     from qoq_data.formats.storage import Store
 
 TEMPORARY_SUFFIX = ".part"
-PIECES_BEHIND = 512
-"""Most pieces that wait for the thread of a file written ``behind``; a row group comes in one burst of them."""
 
 
 class NewFile(io.RawIOBase):
@@ -28,11 +24,9 @@ class NewFile(io.RawIOBase):
     Leaving the context closes it, or removes it when an error leaves with it. ``StorageError`` says why a piece could
     not be written; a library between here and there may turn that into an error of its own, so leaving the context
     raises it in any case. A store that is no local folder puts objects in place whole, and final, on leaving.
-
-    With ``behind`` the pieces are hashed and written by a thread, while the caller makes the next ones.
     """
 
-    def __init__(self, store: Store, path: str, *, behind: bool) -> None:
+    def __init__(self, store: Store, path: str) -> None:
         super().__init__()
         self.path = path
         self.size = 0
@@ -42,8 +36,6 @@ class NewFile(io.RawIOBase):
         self._descriptor: int | None = None
         self._failure: OSError | None = None
         self._stopped: KeyboardInterrupt | None = None
-        self._thread = ThreadPoolExecutor(1) if behind else None
-        self._waiting: deque[Future[int]] = deque()
         self.temporary = path if store.folder is None else f"{path}.{os.getpid()}{TEMPORARY_SUFFIX}"
 
     @property
@@ -65,13 +57,7 @@ class NewFile(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         try:
-            if self._thread is None:
-                return self._write(data)
-            piece = bytes(data)
-            self._waiting.append(self._thread.submit(self._write, piece))
-            if len(self._waiting) > PIECES_BEHIND:
-                self._waiting.popleft().result()
-            return len(piece)
+            return self._write(data)
         except KeyboardInterrupt as stop:  # polars makes an error of its own of it
             self._stopped = stop
             raise
@@ -93,10 +79,6 @@ class NewFile(io.RawIOBase):
         return len(view)
 
     def _finish(self, *, sound: bool) -> None:
-        if self._thread is not None:
-            self._thread.shutdown(cancel_futures=not sound)
-            for piece in self._waiting if sound else ():
-                piece.result()
         if self._descriptor is not None:
             os.close(self._descriptor)
         elif sound:

@@ -155,10 +155,10 @@ class Store:
             file.write(data)
         return file.temporary
 
-    def create(self, path: str, *, behind: bool = False) -> NewFile:
+    def create(self, path: str) -> NewFile:
         """A file to be written in pieces, beside its final name; to be used as a context. See ``NewFile``."""
         self.full_path(path)  # the temporary name of a path that leads out may be sound
-        return NewFile(self, path, behind=behind)
+        return NewFile(self, path)
 
     def put(self, path: str, data: bytes) -> None:
         """Put an object in place whole, in a store that is no local folder."""
