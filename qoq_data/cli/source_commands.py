@@ -109,7 +109,11 @@ def new_source(
 ) -> None:
     """Write a source file to fill in, which already passes the contract on its own synthetic tree."""
     from qoq_data.cli.printing import print_line
+    from qoq_data.contract.template import entry_point_lines
     from qoq_data.contract.template import new_source as write
 
+    lines = entry_point_lines(name, package) if package else ""
     for path in write(name, folder or Path.cwd(), package):
         print_line(str(path))
+    if lines:
+        print_line(f"\nPut into your pyproject.toml:\n\n{lines}")

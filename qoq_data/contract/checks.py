@@ -65,12 +65,6 @@ def check_scan_obeys(source: Source, folder: Path) -> None:
     known = [one.name for one in source.spec.versions]
     require(condition=version in known, message=f"{source.name}: the version found, {version}, is none of its SPEC")
     media = items.explode("media").unnest("media")
-    bare = items.filter(pl.col("media").list.len() == 0).height + int((media["path"].fill_null("") == "").sum())
-    require(condition=not bare, message=f"{source.name}: {bare} items have no medium, or a medium without a path")
-    kinds = sorted(set(media["kind"]) - {"wfdb", "image", "mask"})
-    require(condition=not kinds, message=f"{source.name}: media of an unknown kind: {kinds}")
-    first = items["media"].list.first().struct.field("kind")
-    require(condition=not bool((first == "mask").any()), message=f"{source.name}: a mask stands before any image")
     opened = sorted(set(media["path"]) & set(tree.seen) - set(items["label_file"]))
     require(condition=not opened, message=f"{source.name}: scan opens media, {opened[:1]} first")
 

@@ -146,6 +146,10 @@ def inspect_items(
         buffer = io.BytesIO()
         facts.write_parquet(buffer)
         corpus.write(cache, buffer.getvalue())
+        folder, _, current = cache.rpartition("/")
+        for name in corpus.names(folder):
+            if name.startswith(f"{source}-{inspector_name}-") and name != current:
+                corpus.remove(f"{folder}/{name}")
     unreadable = facts.filter(pl.col("reason").is_not_null())
     skips = [
         Skip(source, row["item"], row["reason"], row["path"], row["detail"]) for row in unreadable.iter_rows(named=True)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import polars as pl
 
 from qoq_data.corpus.ledger import Skip
 from qoq_data.errors import Reason, SourceError, TableError
 from qoq_data.formats.storage import Store
 from qoq_data.record import AnswerType, Split
-from qoq_data.source import ITEM_COLUMNS, SKIP_COLUMNS, Source, SourceOptions, Task
+from qoq_data.source import ITEM_COLUMNS, SKIP_COLUMNS, MediaKind, Source, SourceOptions, Task
 
 
 def scan_items(source: Source, tree: Store, options: SourceOptions) -> pl.DataFrame:
     """All items of a raw tree, sorted by ``item``; raises a ``SourceError`` for a table that breaks the contract."""
-    items = source.scan(tree, options).collect()
     name = source.name
+    try:
+        items = source.scan(tree, options).collect()
+    except pl.exceptions.PolarsError as error:
+        raise SourceError(f"{name}: its scan failed inside polars ({type(error).__name__}).") from error
     for column, dtype in ITEM_COLUMNS.items():
         if column not in items.columns:
             raise SourceError(f"{name}: its item table lacks the column {column!r}.")
@@ -38,6 +43,7 @@ def scan_items(source: Source, tree: Store, options: SourceOptions) -> pl.DataFr
     if sides.height:
         raise SourceError(f"{name}: its item table has an official split that is none of train, validation, test.")
     _check_columns(source, items)
+    _check_media(name, items)
     return items.sort("item")
 
 
@@ -51,26 +57,46 @@ def set_aside(items: pl.DataFrame, source: str) -> tuple[pl.DataFrame, list[Skip
     return items.filter(pl.col("skip_reason").is_null()).drop(SKIP_COLUMNS), skips
 
 
+def _check_media(name: str, items: pl.DataFrame) -> None:
+    media = items.select("item", "media").explode("media", empty_as_null=True).unnest("media")
+    if media["kind"].null_count() or media["path"].null_count() or not bool((media["path"] != "").all()):
+        raise SourceError(f"{name}: an item of its item table has no medium, or one without a kind or a path.")
+    if not bool(media["kind"].is_in(list(get_args(MediaKind))).all()):
+        known = ", ".join(get_args(MediaKind))
+        raise SourceError(f"{name}: its item table has media of a kind that is none of {known}.")
+    if bool((items["media"].list.first().struct.field("kind") == "mask").any()):
+        raise SourceError(f"{name}: an item of its item table begins with a mask: a mask follows the image it is of.")
+    if bool(items["item"].str.contains(r"[\x00-\x1f]").any()):
+        raise SourceError(f"{name}: an item's id has a control character in it.")
+
+
 def _check_columns(source: Source, items: pl.DataFrame) -> None:
     spec = source.spec
     expected = {f"answer.{task.name}": task for task in spec.tasks if not task.fact}
     allowed = {f"context.{field}" for field in spec.context_fields}
-    if len(set(SKIP_COLUMNS) & set(items.columns)) == 1:
-        raise SourceError(f"{source.name}: its item table has one of {' and '.join(SKIP_COLUMNS)} without the other.")
-    if "skip_reason" in items.columns:
-        if not items["skip_reason"].drop_nulls().is_in([str(reason) for reason in Reason]).all():
-            raise SourceError(f"{source.name}: its item table has a skip_reason that is none of the known reasons.")
-        if items.filter(pl.col("skip_reason").is_not_null() & pl.col("skip_detail").is_null()).height:
-            raise SourceError(f"{source.name}: its item table sets items aside without a skip_detail.")
+    _check_set_aside(source.name, items)
     for column in items.columns:
         if column in ITEM_COLUMNS or column in SKIP_COLUMNS or column in allowed:
             continue
         if column not in expected:
             raise SourceError(f"{source.name}: the column {column!r} of its item table is not declared in its SPEC.")
+    untold = [column for column in allowed & set(items.columns) if items.schema[column] != pl.String]
+    if untold:
+        raise SourceError(f"{source.name}: the column {min(untold)!r} of its item table is no text.")
     for column, task in expected.items():
         if column not in items.columns:
             raise SourceError(f"{source.name}: its item table lacks the column {column!r}.")
         _check_answers(source.name, items[column], task)
+
+
+def _check_set_aside(name: str, items: pl.DataFrame) -> None:
+    if len(set(SKIP_COLUMNS) & set(items.columns)) == 1:
+        raise SourceError(f"{name}: its item table has one of {' and '.join(SKIP_COLUMNS)} without the other.")
+    if "skip_reason" in items.columns:
+        if not items["skip_reason"].drop_nulls().is_in([str(reason) for reason in Reason]).all():
+            raise SourceError(f"{name}: its item table has a skip_reason that is none of the known reasons.")
+        if items.filter(pl.col("skip_reason").is_not_null() & pl.col("skip_detail").is_null()).height:
+            raise SourceError(f"{name}: its item table sets items aside without a skip_detail.")
 
 
 def _check_answers(name: str, answers: pl.Series, task: Task) -> None:

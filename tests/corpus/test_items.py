@@ -143,3 +143,21 @@ def test_items_set_aside_become_ledger_lines_and_leave_the_table() -> None:
     same, none = set_aside(items(), "made-up")
     assert same.equals(items())
     assert none == []
+
+
+MEDIUM = {"role": "image", "kind": "image", "path": "a.png", "part": ""}
+
+
+@pytest.mark.parametrize(
+    ("media", "message"),
+    [
+        ([], "has no medium"),
+        ([MEDIUM | {"path": None}], "without a kind or a path"),
+        ([MEDIUM | {"path": ""}], "without a kind or a path"),
+        ([MEDIUM | {"kind": "video"}], "of a kind that is none of"),
+        ([MEDIUM | {"kind": "mask"}], "begins with a mask"),
+    ],
+)
+def test_media_that_no_reader_knows_are_refused(media: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        scan(items(2).with_columns(pl.Series("media", [[MEDIUM], media], dtype=ITEM_COLUMNS["media"])))
