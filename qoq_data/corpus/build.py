@@ -170,7 +170,7 @@ def _source_entry(plan: SourcePlan, parts: Sequence[ShardPart], skips: Sequence[
         quality=ordered.get("quality", {}),
         moved=plan.moved,
         synthetic=plan.input.synthetic,
-        statistics=plan.statistics,
+        statistics=plan.statistics(),
     )
 
 

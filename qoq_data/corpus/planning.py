@@ -52,11 +52,15 @@ class SourcePlan:
     rows: pl.DataFrame
     skips: tuple[Skip, ...]
     shards: tuple[ShardPlan, ...]
-    statistics: Mapping[str, int]
 
     @property
     def name(self) -> str:
         return self.input.source.name
+
+    def statistics(self) -> Mapping[str, int]:
+        """What the source itself counts in its tables; a second look at them, so left out of a dry run."""
+        source, options = self.input.source, source_options(self.input.entry, self.input.source)
+        return dict(source.statistics(self.input.raw, options)) if source.statistics else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +163,6 @@ def _plan(recipe: Recipe, one: _Scanned, items: pl.DataFrame) -> SourcePlan:
     target = recipe.shards.rows or source.spec.rows_per_shard
     kept = ["item", "split", "patient", "study", "media", "label_file", "label_row", "task", "answer"]
     context = [column for column in rows.columns if column.startswith("context.")]
-    statistics = source.statistics(one.input.raw, source_options(one.input.entry, source)) if source.statistics else {}
     return SourcePlan(
         input=one.input,
         version=one.version,
@@ -169,7 +172,6 @@ def _plan(recipe: Recipe, one: _Scanned, items: pl.DataFrame) -> SourcePlan:
         rows=rows.select("patient", "group_key", "split", "task"),
         skips=tuple(sorted(skips)),
         shards=tuple(cut_into_shards(rows.select(*kept, *context), source.name, target)),
-        statistics=dict(statistics),
     )
 
 
