@@ -9,6 +9,22 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+WHOLE_BUILDS = (
+    "cli", "contract", "engines", "pitfalls", "publish", "view",
+    "clinical/test_ecg_features", "clinical/test_ecg_intervals", "clinical/test_fingerprints",
+    "corpus/test_build", "corpus/test_doctor", "corpus/test_hostile", "corpus/test_inspect",
+    "corpus/test_kill", "corpus/test_real_files", "corpus/test_render", "corpus/test_resume", "corpus/test_trace",
+    "corpus/test_verify", "formats/test_wfdb_hostile", "formats/test_wfdb_real", "sources/test_busi",
+)  # fmt: skip
+"""Folders and modules whose tests build corpora, damage files by the hundred or measure many: not for test-fast."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).as_posix().startswith(WHOLE_BUILDS):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session")
 def realdata() -> Path:
