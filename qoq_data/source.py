@@ -102,12 +102,14 @@ class SourceVersion:
 class ExpectedFile:
     """A file or folder (``path`` ends in ``/``) of the published layout, relative to the root.
 
-    ``columns`` are the columns of a table that the source reads.
+    ``columns`` are the columns of a table that the source reads; ``other_names`` are names under which the same file
+    is found too.
     """
 
     path: str
     required: bool = True
     columns: tuple[str, ...] = ()
+    other_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

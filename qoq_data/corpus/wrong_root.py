@@ -30,7 +30,10 @@ def missing_required(spec: SourceSpec, tree: Store, below: str = "") -> list[str
     return [
         file.path
         for file in spec.expected_files
-        if file.required and not _is_there(tree, prefix + file.path.rstrip("/"), file.path.endswith("/"))
+        if file.required
+        and not any(
+            _is_there(tree, prefix + name.rstrip("/"), name.endswith("/")) for name in (file.path, *file.other_names)
+        )
     ]
 
 

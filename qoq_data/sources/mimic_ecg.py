@@ -121,7 +121,7 @@ SPEC = SourceSpec(
     "the device's statements and measurements, without an over-read.",
     versions=(SourceVersion("1.0", 800_035, 161_352),),
     expected_files=(
-        ExpectedFile("record_list.csv", columns=("subject_id", "study_id", "path")),
+        ExpectedFile(RECORD_LISTS[0], columns=("subject_id", "study_id", "path"), other_names=RECORD_LISTS[1:]),
         ExpectedFile(MEASUREMENTS, columns=(*TEXTS, *TIMES, "qrs_axis")),
         ExpectedFile("files/"),
         ExpectedFile(LINKS, required=False, columns=("subject_id", "waveform_path")),

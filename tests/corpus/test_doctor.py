@@ -392,3 +392,10 @@ def test_the_real_excerpts_are_excerpts(realdata: Path) -> None:
     findings = look("busi", folder)
     assert is_healthy(findings), errors(findings)
     assert any("its publisher says 780 items" in one.what for one in findings)
+
+
+def test_t08_a_file_under_its_other_name_is_no_missing_file(tmp_path: Path) -> None:
+    source = get_source("mimic-ecg")
+    source.synthesize(tmp_path, 0, 6)
+    (tmp_path / "record_list.csv").rename(tmp_path / "record-list.csv")
+    assert not [found for found in examine(source, Store(tmp_path), False) if found.severity == "error"]
