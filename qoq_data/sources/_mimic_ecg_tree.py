@@ -7,8 +7,6 @@ device says of it, in each of its spellings.
 from __future__ import annotations
 
 import csv
-import hashlib
-import io
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,10 +16,9 @@ import numpy as np
 from qoq_data.clinical.leads import MISSING_INT16, STANDARD_12
 from qoq_data.clinical.synthetic_ecg import SyntheticECG, preset, synthesize_ecg
 from qoq_data.formats.wfdb_write import write_record_16
+from qoq_data.sources._published_files import csv_bytes, write_with_checksums
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from numpy.typing import NDArray
 
 LEADS = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -87,30 +84,17 @@ def write_tree(folder: Path, seed: int, patients: int) -> None:
                 note = (f"{subject_id}-EK-{sequence + 1}", sequence + 1, recording.time)
                 links.append((subject_id, recording.study_id, recording.path, *note))
             number += 1
-    files["record_list.csv"] = table(("subject_id", "study_id", "file_name", "ecg_time", "path"), records)
-    files["machine_measurements.csv"] = table(MEASUREMENT_COLUMNS, measurements)
-    files["machine_measurements_data_dictionary.csv"] = table(
+    files["record_list.csv"] = csv_bytes(("subject_id", "study_id", "file_name", "ecg_time", "path"), records)
+    files["machine_measurements.csv"] = csv_bytes(MEASUREMENT_COLUMNS, measurements)
+    files["machine_measurements_data_dictionary.csv"] = csv_bytes(
         ("Variable", "Description "),
         ((name, "Generated, see the publisher's dictionary") for name in MEASUREMENT_COLUMNS),
     )
-    files["waveform_note_links.csv"] = table(
+    files["waveform_note_links.csv"] = csv_bytes(
         ("subject_id", "study_id", "waveform_path", "note_id", "note_seq", "charttime"), links
     )
     files["LICENSE.txt"] = b"Generated files in the layout of MIMIC-IV-ECG 1.0; they show nobody. CC0-1.0.\n"
-    sums = (f"{hashlib.sha256(data).hexdigest()} {path}\n" for path, data in sorted(files.items()))
-    files["SHA256SUMS.txt"] = "".join(sums).encode()
-    for path, data in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(data)
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    """A CSV as the publisher writes it."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode()
+    write_with_checksums(folder, files)
 
 
 def measurement_row(recording: Recording, kind: Kind, ecg: SyntheticECG, rng: np.random.Generator) -> list[object]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +13,10 @@ from qoq_data.clinical.resampling import resample
 from qoq_data.clinical.synthetic_ecg import preset, synthesize_ecg
 from qoq_data.formats.wfdb import write_record_16
 from qoq_data.sources._ptb_xl_tasks import CODES, STATEMENTS, TABLE, data_rows
+from qoq_data.sources._published_files import csv_bytes, write_with_checksums
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -106,8 +104,8 @@ def write_tree(folder: Path, seed: int, patients: int) -> None:
             millivolts = synthesize_ecg(preset(case.preset, rng), 500, 10.0, rng)
             files |= _record(row["filename_hr"], millivolts, 500)
             files |= _record(row["filename_lr"], resample(millivolts, 500, 100), 100)
-    files[TABLE] = _csv(COLUMNS, rows)
-    files[STATEMENTS] = _csv(
+    files[TABLE] = csv_bytes(COLUMNS, rows)
+    files[STATEMENTS] = csv_bytes(
         ("", *STATEMENT_COLUMNS), ([code, *(row[name] for name in STATEMENT_COLUMNS)] for code, row in CODES.items())
     )
     records = sorted(path.removesuffix(".hea") for path in files if path.endswith(".hea"))
@@ -115,11 +113,7 @@ def write_tree(folder: Path, seed: int, patients: int) -> None:
     files["LICENSE.txt"] = b"Creative Commons Attribution 4.0 International Public License\n"
     files["ptbxl_v102_changelog.txt"] = b"Generated tree: nothing was changed in version 1.0.2.\n"
     files["ptbxl_v103_changelog.txt"] = b"Generated tree: nothing was changed in version 1.0.3.\n"
-    sums = (f"{hashlib.sha256(files[path]).hexdigest()} {path}\n" for path in sorted(files))
-    files["SHA256SUMS.txt"] = "".join(sums).encode()
-    for path, data in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(data)
+    write_with_checksums(folder, files)
 
 
 def _dealt_cases(rng: np.random.Generator) -> Iterator[_Case]:
@@ -163,11 +157,3 @@ def _record(path: str, millivolts: NDArray[np.float32], sampling_frequency_hz: i
     leads = [name.upper() for name in STANDARD_12]
     header, data = write_record_16(path.rsplit("/", 1)[1], samples, leads, sampling_frequency_hz)
     return {f"{path}.hea": header, f"{path}.dat": data}
-
-
-def _csv(header: Iterable[str], rows: Iterable[Iterable[str]]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode()
