@@ -31,6 +31,7 @@ from qoq_data.formats.tables import read_table
 from qoq_data.licence import CC_BY_4, Access
 from qoq_data.record import Domain
 from qoq_data.source import ExpectedFile, SourceOptions, SourceSpec, SourceVersion, SyntheticTask
+from qoq_data.sources._item_rows import age_text, refuse_rows
 from qoq_data.sources._ptb_xl_tasks import (
     AXES,
     STATEMENTS,
@@ -193,10 +194,7 @@ def _records(tree: Store, options: Options) -> pl.DataFrame:
         f"{filename} is blank": pl.col("filename").is_null(),
         "scp_codes is blank": pl.col("scp_codes").is_null(),
     }
-    for what, is_bad in refused.items():
-        bad = table.filter(is_bad)
-        if bad.height:
-            raise TableError(f"{TABLE}, row {bad['row'][0]}: {what}.")
+    refuse_rows(table, TABLE, refused)
     statements = read_statements(tree, options.seven_class)
     answers = answers_of(table, statements, options.seven_class, options.minimum_likelihood)
     return table.join(answers, on="scp_codes", how="left").with_columns(
@@ -208,9 +206,6 @@ def _items(records: pl.DataFrame) -> pl.DataFrame:
     item = pl.col("ecg_id").cast(pl.String).str.zfill(5)
     patient = pl.col("patient_id").cast(pl.Int64).cast(pl.String)
     fold, age, sex = pl.col("strat_fold"), pl.col("age"), pl.col("sex")
-    in_years = pl.format(
-        "{} {}", age.cast(pl.Int64), pl.when(age.floor() == 1).then(pl.lit("year")).otherwise(pl.lit("years"))
-    )
     medium = pl.struct(
         pl.lit("ecg").alias("role"),
         pl.lit("wfdb").alias("kind"),
@@ -233,7 +228,7 @@ def _items(records: pl.DataFrame) -> pl.DataFrame:
         pl.format("ecg_id={}", "ecg_id").alias("label_row"),
         pl.col("superclass", "seven_class", "rhythm", "form").name.prefix("answer."),
         pl.when(pl.col("heart_axis").is_not_null()).then(pl.concat_list("heart_axis")).alias("answer.axis"),
-        pl.when(age > 89).then(pl.lit("over 89 years")).otherwise(in_years).alias("context.age"),
+        age_text(age).alias("context.age"),
         sex.replace_strict({0: "male", 1: "female"}, return_dtype=pl.String).alias("context.sex"),
         pl.col("device").str.strip_chars().str.replace_all(r"\s+", " ").alias("context.recording_device"),
         pl.when(~pl.col("is_kept")).then(pl.lit(str(Reason.WITHDRAWN))).alias("skip_reason"),
