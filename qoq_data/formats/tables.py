@@ -15,6 +15,7 @@ import polars as pl
 
 from qoq_data.errors import LayoutError, Reason, RecordError, TableError
 from qoq_data.formats.storage import Store
+from qoq_data.formats.workbook import first_sheet
 
 TABLE_LIMIT = 8 << 30
 
@@ -28,7 +29,7 @@ def read_table(
     separator: str = ",",
     newline_in_header: bool = False,
 ) -> pl.DataFrame:
-    """The named columns of a CSV or TSV file (gzip too), in the order asked for; blanks are null.
+    """The named columns of a CSV or TSV file (gzip too) or of an XLSX file's first sheet; blanks are null.
 
     ``columns`` maps each name to the type wanted. Those in ``optional`` may be absent and are then null. A byte order
     mark is dropped, and so are blank lines at the end. Raises ``LayoutError`` when the file is absent, ``TableError``
@@ -36,9 +37,11 @@ def read_table(
     names file, column and line, never the cell.
     """
     data = _bytes(tree, path)
+    if path.lower().endswith(".xlsx") and not _is_web_page(data):
+        data = first_sheet(data, path)
     if data.endswith((b"\n\n", b"\n\r\n")):
         data = data.rstrip(b"\r\n")
-    if data[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+    if _is_web_page(data):
         raise TableError(f"{path} is a web page and not a table: the download needs a login. Fetch the file again.")
     header = _header(data, path, separator, newline_in_header)
     missing = [name for name in columns if name not in header and name not in optional]
@@ -63,6 +66,10 @@ def read_table(
     if frame[header[-1]].null_count():
         _check_widths(data, path, len(header), separator)
     return frame.select(_typed(frame, data, path, separator, name, dtype) for name, dtype in columns.items())
+
+
+def _is_web_page(data: bytes) -> bool:
+    return data[:64].lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
 
 def _bytes(tree: Store, path: str) -> bytes:
