@@ -13,8 +13,10 @@ import math
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -36,6 +38,9 @@ __all__ = [
 MAX_PIXELS: Final = 1 << 26
 """Most pixels a file may claim: three times the largest film mammogram, and 200 MB as RGB."""
 
+Fit = Callable[[int, int], tuple[int, int]]
+"""The size wanted of a picture of this width and height."""
+
 _SIGNATURES: Final = {
     "PNG": (PNG_SIGNATURE,),
     "JPEG": (b"\xff\xd8\xff",),
@@ -55,21 +60,24 @@ _TURNS: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SWAPPING: Final = (5, 6, 7, 8)  # orientations in which a row of the file is a column of the picture
 _MASK_NOISE: Final = 32
 """Grey levels that JPEG's ringing may leave in the black of a mask."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)  # no slots: the array is made when it is asked for, and then kept
 class DecodedImage:
-    """An upright picture: ``pixels`` uint8 [height, width] or [height, width, 3], read-only.
+    """An upright picture: ``image`` is a Pillow image of mode L or RGB, ``pixels`` the same as an array.
 
+    ``full_size`` is the (width, height) that the file holds, upright; ``image`` is smaller where it was asked for so.
     ``orientation_applied`` is the EXIF orientation that was undone (1: none, or none that could be read),
     ``bit_depth`` the bits a sample has in the file. ``conversions`` names each change of values, in words for
     provenance. ``untouched`` says that the file's own bytes may stand for the pixels: nothing was changed, and it
     holds no metadata beyond what its format needs.
     """
 
-    pixels: NDArray[np.uint8]
+    image: Image.Image
+    full_size: tuple[int, int]
     orientation_applied: int
     source_mode: str
     source_format: str
@@ -77,10 +85,16 @@ class DecodedImage:
     conversions: tuple[str, ...]
     untouched: bool
 
+    @cached_property
+    def pixels(self) -> NDArray[np.uint8]:
+        """uint8 [height, width] or [height, width, 3], read-only."""
+        return np.asarray(self.image)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Loaded:
     image: Image.Image
+    full_size: tuple[int, int]
     format: str
     orientation: int
     bit_depth: int
@@ -94,8 +108,13 @@ def decode_image(
     allowed: tuple[str, ...] = ("PNG", "JPEG"),
     max_pixels: int = MAX_PIXELS,
     grey_bits: int | None = None,
+    fit: Fit | None = None,
 ) -> DecodedImage:
     """The whole picture, upright, 8 bits a sample; ``allowed`` is drawn from PNG, JPEG, TIFF and BMP.
+
+    With ``fit``, which gives the size wanted of a full size, both (width, height) upright, a JPEG of twice that size
+    or more comes at a half, a quarter or an eighth, and never smaller than wanted: every coefficient is read all the
+    same, but squares of pixels are only worked out as their mean.
 
     16-bit grey is scaled by its depth, so that 256 levels stay: ``grey_bits`` where the source states it, else the
     fewest bits, 8 to 16, that hold the largest value. Palettes and CMYK become RGB; opaque alpha is dropped, other
@@ -103,15 +122,16 @@ def decode_image(
     frames), IMAGE_UNDECODABLE, OVER_BUDGET, and SAMPLES_OUT_OF_RANGE for values over ``grey_bits``.
     """
     with _hardened(path):
-        loaded = _load(data, path, allowed, max_pixels)
-        pixels, changes = _eight_bit(loaded.image, path, grey_bits)
-    if loaded.bit_depth == 16 and pixels.ndim == 3:
+        loaded = _load(data, path, allowed, max_pixels, fit)
+        image, changes = _eight_bit(loaded.image, path, grey_bits)
+    if loaded.bit_depth == 16 and image.mode == "RGB":
         changes = (*changes, "16-bit colour kept by its high byte")
     elif loaded.bit_depth < 8 and loaded.image.mode == "L":
         changes = (*changes, f"{loaded.bit_depth}-bit grey spread over 8 bits")
     conversions = loaded.notes + changes
     return DecodedImage(
-        pixels=pixels,
+        image=image,
+        full_size=loaded.full_size,
         orientation_applied=loaded.orientation,
         source_mode=loaded.image.mode,
         source_format=loaded.format,
@@ -142,7 +162,7 @@ def decode_mask(
         elif image.mode in ("P", "PA"):
             image = image.convert("RGB")
         image.info.pop("transparency", None)
-        values, _ = _eight_bit(image, path, None)
+        values = np.asarray(_eight_bit(image, path, None)[0])
     highest = values.max(axis=2) if values.ndim == 3 else values
     largest = int(highest.max(initial=0))
     if (0 if loaded.format != "JPEG" else min(_MASK_NOISE, threshold)) < largest <= threshold:
@@ -182,28 +202,32 @@ def fit_size(width: int, height: int, max_pixels: int = 524_288, longest_side: i
     return max(1, min(new_width, max_pixels // new_height)), new_height
 
 
-def resize_image(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def resize_image(picture: NDArray[np.uint8] | Image.Image, size: tuple[int, int]) -> Image.Image:
     """The picture at ``size`` (width, height), each pixel a weighted mean of the area that it covers.
 
     Hamming's kernel: it has no negative lobe, so no halo and no level that the picture did not have appears beside
     overlays and lesion margins as with Lanczos, and it does not take one source pixel here and two there as Pillow's
     box does at ratios that are not whole.
     """
-    if (pixels.shape[1], pixels.shape[0]) == size:
-        return pixels
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.HAMMING))
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    return image if image.size == size else image.resize(size, Image.Resampling.HAMMING)
 
 
-def encode_image(pixels: NDArray[np.uint8], format: Literal["JPEG", "PNG"], quality: int = 95) -> bytes:  # noqa: A002
+def encode_image(
+    picture: NDArray[np.uint8] | Image.Image,
+    format: Literal["JPEG", "PNG"],  # noqa: A002
+    quality: int = 95,
+) -> bytes:
     """The picture as a file without metadata, the same bytes for the same pixels.
 
     JPEG keeps colour at full resolution (4:4:4), since overlays and stains are thin; PNG is at level 1, which
     costs a tenth more bytes than level 6 and a fifth of its time. Raises OVER_BUDGET for a side the format has not.
     """
-    if max(pixels.shape[:2]) > 65_500:
-        raise RecordError(Reason.OVER_BUDGET, f"a picture of shape {pixels.shape} has a side over 65500 pixels")
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    if max(image.size) > 65_500:
+        detail = f"a picture of {image.width} x {image.height} has a side over 65500 pixels"
+        raise RecordError(Reason.OVER_BUDGET, detail)
     buffer = io.BytesIO()
-    image = Image.fromarray(pixels)
     if format == "JPEG":
         image.save(buffer, "JPEG", quality=quality, subsampling=0)
     else:
@@ -229,7 +253,32 @@ def _hardened(path: str) -> Iterator[None]:
         ImageFile.LOAD_TRUNCATED_IMAGES = truncated
 
 
-def _load(data: bytes, path: str, allowed: tuple[str, ...], max_pixels: int) -> _Loaded:
+def _load(data: bytes, path: str, allowed: tuple[str, ...], max_pixels: int, fit: Fit | None = None) -> _Loaded:
+    image = _open(data, path, allowed, max_pixels)
+    name = "JPEG" if image.format == "MPO" else str(image.format)
+    bit_depth = _bit_depth(image, data, path)
+    notes = ("first picture of a multi-picture JPEG",) if image.format == "MPO" else ()
+    if name == "TIFF":  # Pillow turns these files itself while it loads them, and forgets the tag
+        orientation = _tiff_tag(image, ExifTags.Base.Orientation, 1)
+        image.load()
+        return _Loaded(image, image.size, name, orientation if orientation in _TURNS else 1, bit_depth, notes)
+    if name != "JPEG":
+        image.load()  # a PNG may have its EXIF behind its pixels
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except _FAULTS:
+        orientation, notes = 1, (*notes, "EXIF unreadable, taken as upright")
+    full_size = _turned(image.size, orientation)
+    if fit is not None:
+        image.draft(None, _turned(fit(*full_size), orientation))  # does nothing to a PNG
+    image.load()
+    if orientation not in _TURNS:
+        return _Loaded(image, full_size, name, 1, bit_depth, notes)
+    return _Loaded(image.transpose(_TURNS[orientation]), full_size, name, int(orientation), bit_depth, notes)
+
+
+def _open(data: bytes, path: str, allowed: tuple[str, ...], max_pixels: int) -> Image.Image:
+    """The file as Pillow opens it, no pixel decoded yet, refused where its kind or its claims are not allowed."""
     if len(data) < 8:
         raise RecordError(Reason.IMAGE_UNDECODABLE, f"a file of {len(data)} bytes is no picture", path)
     name = next((name for name in allowed if data.startswith(_SIGNATURES[name])), None)
@@ -239,23 +288,13 @@ def _load(data: bytes, path: str, allowed: tuple[str, ...], max_pixels: int) -> 
     if image.width * image.height > max_pixels:
         detail = f"{image.width} x {image.height} pixels are more than the limit of {max_pixels}"
         raise RecordError(Reason.OVER_BUDGET, detail, path)
-    bit_depth = _bit_depth(image, data, path)
-    notes: tuple[str, ...] = ()
-    if getattr(image, "is_animated", False):
-        if image.format != "MPO":
-            raise RecordError(Reason.IMAGE_FORMAT_NOT_ALLOWED, "the file holds more than one frame", path)
-        notes = ("first picture of a multi-picture JPEG",)
-    # Pillow turns TIFF files itself while it loads them, and forgets the tag.
-    orientation = _tiff_tag(image, ExifTags.Base.Orientation, 1)
-    image.load()
-    upright: Image.Image = image
-    if name != "TIFF":
-        try:
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        except _FAULTS:
-            notes = (*notes, "EXIF unreadable, taken as upright")
-        upright = image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
-    return _Loaded(upright, name, int(orientation) if orientation in _TURNS else 1, bit_depth, notes)
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        raise RecordError(Reason.IMAGE_FORMAT_NOT_ALLOWED, "the file holds more than one frame", path)
+    return image
+
+
+def _turned(size: tuple[int, int], orientation: object) -> tuple[int, int]:
+    return (size[1], size[0]) if orientation in _SWAPPING else size
 
 
 def _bit_depth(image: Image.Image, data: bytes, path: str) -> int:
@@ -273,13 +312,14 @@ def _tiff_tag(image: Image.Image, tag: int, default: int) -> Any:
     return value[0] if isinstance(value, tuple) and value else value
 
 
-def _eight_bit(image: Image.Image, path: str, grey_bits: int | None) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+def _eight_bit(image: Image.Image, path: str, grey_bits: int | None) -> tuple[Image.Image, tuple[str, ...]]:
     mode = image.mode
     changes: tuple[str, ...] = ()
     if mode == "1":
-        return np.asarray(image.convert("L")), ("1-bit to 0 and 255",)
+        return image.convert("L"), ("1-bit to 0 and 255",)
     if mode in ("I", "I;16", "I;16B"):
-        return _scaled_grey(np.asarray(image), path, grey_bits)
+        grey, change = _scaled_grey(np.asarray(image), path, grey_bits)
+        return Image.fromarray(grey), (change,)
     if mode in ("P", "PA"):
         changes = ("palette to RGB",)
         image = image.convert("RGBA" if mode == "PA" or "transparency" in image.info else "RGB")
@@ -289,7 +329,7 @@ def _eight_bit(image: Image.Image, path: str, grey_bits: int | None) -> tuple[ND
     elif mode in ("L", "RGB") and "transparency" in image.info:
         image = image.convert("LA" if mode == "L" else "RGBA")
     if image.mode in ("L", "RGB"):
-        return np.asarray(image), changes
+        return image, changes
     if image.mode not in ("LA", "RGBA"):
         raise RecordError(Reason.IMAGE_FORMAT_NOT_ALLOWED, f"pixels of mode {mode} are not read", path)
     values = np.asarray(image)
@@ -299,10 +339,10 @@ def _eight_bit(image: Image.Image, path: str, grey_bits: int | None) -> tuple[ND
     else:
         changes = (*changes, "alpha composited on black")
         colour = ((colour.astype(np.uint16) * alpha + 127) // 255).astype(np.uint8)
-    return np.ascontiguousarray(colour[..., 0] if image.mode == "LA" else colour), changes
+    return Image.fromarray(np.ascontiguousarray(colour[..., 0] if image.mode == "LA" else colour)), changes
 
 
-def _scaled_grey(values: NDArray[Any], path: str, grey_bits: int | None) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+def _scaled_grey(values: NDArray[Any], path: str, grey_bits: int | None) -> tuple[NDArray[np.uint8], str]:
     smallest, largest = int(values.min(initial=0)), int(values.max(initial=0))
     if smallest < 0 or largest > 65_535:
         detail = f"grey values from {smallest} to {largest} are not 16-bit"
@@ -312,4 +352,4 @@ def _scaled_grey(values: NDArray[Any], path: str, grey_bits: int | None) -> tupl
     if largest > top:
         raise RecordError(Reason.SAMPLES_OUT_OF_RANGE, f"grey value {largest} needs more than {bits} bits", path)
     table = ((np.arange(largest + 1, dtype=np.uint32) * 255 + top // 2) // top).astype(np.uint8)
-    return table[values], (f"{bits}-bit grey to 8 bits: value x 255 / {top}",)
+    return table[values], f"{bits}-bit grey to 8 bits: value x 255 / {top}"

@@ -341,15 +341,51 @@ def test_fit_size_of_the_default_budget() -> None:
     assert fit_size(1, 5000) == (1, 1024)
 
 
+SMOOTH = np.asarray(Image.fromarray(RANDOM.integers(0, 256, (24, 40, 3), dtype=np.uint8)).resize((600, 360)))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("wanted", [(300, 180), (299, 179), (180, 300), (151, 90), (150, 90), (601, 361), (3, 2)])
+def test_a_picture_asked_for_smaller_is_never_too_small_and_looks_the_same(
+    orientation: int, wanted: tuple[int, int]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(Image.fromarray(SMOOTH), "JPEG", exif=exif, quality=95)
+    whole = decode_image(data, "x.jpg")
+    asked: list[tuple[int, int]] = []
+
+    def fit(width: int, height: int) -> tuple[int, int]:
+        asked.append((width, height))
+        return wanted
+
+    small = decode_image(data, "x.jpg", fit=fit)
+    assert asked == [whole.image.size] == [small.full_size]
+    assert small.orientation_applied == orientation
+    scale = min(whole.image.width // wanted[0], whole.image.height // wanted[1])
+    expected = next((step for step in (8, 4, 2) if scale >= step), 1)
+    assert small.image.size == tuple(-(-side // expected) for side in whole.image.size)
+    reference = np.asarray(resize_image(whole.image, small.image.size)).astype(int)
+    assert np.abs(small.pixels - reference).mean() < 2
+
+
+def test_a_picture_asked_for_smaller_is_read_to_its_end() -> None:
+    data = saved(Image.fromarray(SMOOTH), "JPEG", quality=95)
+    for kept in (len(data) // 2, len(data) - 40):
+        assert refused(data[:kept], fit=lambda width, height: (width // 4, height // 4)) is Reason.IMAGE_UNDECODABLE
+    png = encode_image(COLOUR, "PNG")
+    assert decode_image(png, "x.png", fit=lambda width, height: (5, 2)).image.size == (40, 20)
+
+
 def test_resize_averages_areas_without_halos() -> None:
     step = np.zeros((64, 64), np.uint8)
     step[:, 32:] = 200
-    small = resize_image(step, (16, 16))
+    small = np.asarray(resize_image(step, (16, 16)))
     assert small.shape == (16, 16)
     assert (small.min(), small.max()) == (0, 200)
     assert np.all(np.diff(small.astype(int), axis=1) >= 0)
-    assert abs(float(resize_image(COLOUR, (20, 10)).mean()) - float(COLOUR.mean())) < 2
-    assert resize_image(COLOUR, (40, 20)) is COLOUR
+    assert abs(float(np.asarray(resize_image(COLOUR, (20, 10))).mean()) - float(COLOUR.mean())) < 2
+    assert np.array_equal(np.asarray(resize_image(COLOUR, (40, 20))), COLOUR)
 
 
 def test_encoding_is_repeatable_and_bounded() -> None:
