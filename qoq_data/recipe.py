@@ -7,30 +7,23 @@ lie is not part of it: that is ``--raw`` or ``QOQ_RAW``.
 from __future__ import annotations
 
 import contextlib
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from qoq_data.errors import RecipeError, UnknownNameError
+from qoq_data.recipe_text import RECIPE_BYTES, Section, key_lines, nearest, problem_text, recipe_tree, scalar
 from qoq_data.source import Source, SourceOptions
 
-_RECIPE_BYTES = 1 << 20
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class SplitRecipe(_Section):
+class SplitRecipe(Section):
     validation: float = Field(0.1, ge=0, lt=0.5, description="share of groups without an official split")
     test: float = Field(0.1, ge=0, lt=0.5, description="share of groups without an official split")
 
 
-class PaperRecipe(_Section):
+class PaperRecipe(Section):
     layout: Literal["3x4", "column", "single"] = Field(
         "3x4", description="3x4 over a rhythm strip of lead II, one row a lead, or one lead in a small picture"
     )
@@ -39,7 +32,7 @@ class PaperRecipe(_Section):
     side_px: int = Field(112, ge=16, le=4096, description="of single, which is square")
 
 
-class SignalRecipe(_Section):
+class SignalRecipe(Section):
     resample_hz: float | None = Field(None, gt=0, le=4000, description="null keeps the native rate")
     window_s: float | None = Field(None, gt=0, le=3600, description="first seconds; shorter ones are padded with gaps")
     leads: tuple[str, ...] | None = Field(
@@ -51,14 +44,14 @@ class SignalRecipe(_Section):
     )
 
 
-class ImageRecipe(_Section):
+class ImageRecipe(Section):
     max_pixels: int = Field(524_288, ge=1024, le=100_000_000, description="larger pictures are scaled down")
     longest_side: int = Field(1024, ge=32, le=20_000, description="in pixels")
     encoding: Literal["jpeg", "png"] = Field("jpeg", description="of pictures whose pixels changed")
     quality: int = Field(95, ge=50, le=100, description="of JPEG")
 
 
-class BoxRecipe(_Section):
+class BoxRecipe(Section):
     per: Literal["component", "mask", "union"] = Field(
         "component", description="a box a connected component, a box a mask file, or one box round all"
     )
@@ -66,19 +59,19 @@ class BoxRecipe(_Section):
     min_area_mm2: float | None = Field(None, gt=0, description="the same where the spacing is known")
 
 
-class ShardRecipe(_Section):
+class ShardRecipe(Section):
     rows: int | None = Field(None, ge=1, le=100_000, description="target; null is the source's own")
     compression: Literal["lz4", "zstd", "none"] = Field("lz4", description="of the parquet pages")
 
 
-class SourceRecipe(_Section):
+class SourceRecipe(Section):
     name: str = Field(description="a source of 'qoq-data list'")
     tasks: tuple[str, ...] | None = Field(None, min_length=1, description="null asks the source's default tasks")
     skip_limit: float | None = Field(None, ge=0, le=1, description="share that may be skipped; null: the source's own")
     options: dict[str, Any] = Field(default_factory=dict, description="keys of the source's own")
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """A corpus: its sources and how their items become rows."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="of the corpus")
@@ -103,60 +96,19 @@ class Recipe(_Section):
     shards: ShardRecipe = ShardRecipe()
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Safe YAML in which a key that stands twice is an error and not a silent overwrite.
-
-    Aliases are refused: a few lines of them, merged into each other, unfold to more than memory holds.
-    """
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(None, None, "a recipe has no aliases (*); write the value out", mark)
-        return super().compose_node(parent, index)
-
-
-def _mapping_without_repeats(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = key_node.value
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise yaml.MarkedYAMLError(None, None, "a key is no plain word", key_node.start_mark)
-        if key in seen:
-            raise yaml.MarkedYAMLError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping_without_repeats)
-
-
 def parse_recipe(text: str, where: str, sources: Mapping[str, Source], overrides: Mapping[str, Any] = {}) -> Recipe:
     """The recipe of a YAML text, checked against the sources that exist.
 
     ``overrides`` are dotted keys that win over the text. Raises ``RecipeError`` with every problem found.
     """
-    if len(text) > _RECIPE_BYTES:
-        raise RecipeError(where, ["it is larger than a recipe can be"])
-    try:
-        tree = yaml.load(text, _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, RecursionError, ValueError, TypeError, LookupError, AttributeError) as error:
-        # PyYAML lets through what Python says of 2024-99-99, of !!bool maybe and of !!timestamp soon.
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        raise RecipeError(where, [f"{line}{getattr(error, 'problem', None) or 'it is not YAML'}"]) from error
-    if not isinstance(tree, dict):
-        raise RecipeError(where, ["it is not a mapping of keys to values"])
-    for dotted, value in overrides.items():
-        if not _set(tree, dotted.split("."), value):
-            raise RecipeError(where, [f"{dotted}: it cannot be set, for what stands above it is no section"])
+    tree = recipe_tree(text, where, overrides)
     try:
         recipe = Recipe.model_validate(tree)
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
         unfit = any(detail["loc"][:1] == ("sources",) and len(detail["loc"]) > 1 for detail in details)
         problems = [
-            _problem(detail, Recipe)
+            problem_text(detail, Recipe)
             for detail in details
             if not (unfit and detail["loc"] == ("sources",) and detail["type"] == "too_short")
         ]
@@ -203,7 +155,7 @@ def find_recipe(name: str, sources: Mapping[str, Source]) -> tuple[str, str]:
         path = Path(name)
         if not path.is_file():
             raise UnknownNameError(f"There is no recipe file {path.name}.")
-        if path.stat().st_size > _RECIPE_BYTES:
+        if path.stat().st_size > RECIPE_BYTES:
             raise RecipeError(path.name, ["it is larger than a recipe can be"])
         try:
             return path.read_text(encoding="utf-8"), path.name
@@ -224,33 +176,19 @@ def _recipe_folders() -> list[Path]:
     return [folder for folder in (package / "recipes", package.parent / "recipes") if folder.is_dir()]
 
 
-def nearest(name: str, known: list[str]) -> str:
-    """A sentence that names what was probably meant, or all there is when nothing is near."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if close:
-        return f" Did you mean {close[0]!r}?"
-    return f" There are: {', '.join(sorted(set(known)))}." if known else ""
-
-
 def recipe_text(recipe: Recipe, sources: Mapping[str, Source]) -> str:
     """The recipe as YAML for a person to edit: every key, each with what it means."""
-    return "\n".join(_yaml_lines(recipe, sources, 0)) + "\n"
+    return "\n".join(_lines(recipe, sources)) + "\n"
 
 
-def _yaml_lines(section: BaseModel, sources: Mapping[str, Source], depth: int) -> Iterator[str]:
-    pad = "  " * depth
-    for name, info in type(section).model_fields.items():
-        value = getattr(section, name)
-        comment = f"  # {info.description}" if info.description else ""
-        if name == "sources":
-            yield f"{pad}sources:"
-            for entry in value:
-                yield from _source_lines(entry, sources)
-        elif isinstance(value, BaseModel):
-            yield f"{pad}{name}:{comment}"
-            yield from _yaml_lines(value, sources, depth + 1)
-        else:
-            yield f"{pad}{name}: {_scalar(value)}{comment}"
+def _lines(recipe: Recipe, sources: Mapping[str, Source]) -> Iterator[str]:
+    for name in Recipe.model_fields:
+        if name != "sources":
+            yield from key_lines(recipe, name, 0)
+            continue
+        yield "sources:"
+        for entry in recipe.sources:
+            yield from _source_lines(entry, sources)
 
 
 def _source_lines(entry: SourceRecipe, sources: Mapping[str, Source]) -> Iterator[str]:
@@ -258,30 +196,14 @@ def _source_lines(entry: SourceRecipe, sources: Mapping[str, Source]) -> Iterato
     fields = SourceRecipe.model_fields
     yield f"  - name: {entry.name}"
     names = ", ".join(task.name for task in source.spec.tasks)
-    yield f"    tasks: {_scalar(entry.tasks)}  # {fields['tasks'].description}; there are: {names}"
-    yield f"    skip_limit: {_scalar(entry.skip_limit)}  # {fields['skip_limit'].description}"
+    yield f"    tasks: {scalar(entry.tasks)}  # {fields['tasks'].description}; there are: {names}"
+    yield f"    skip_limit: {scalar(entry.skip_limit)}  # {fields['skip_limit'].description}"
     options = source.options_model.model_fields
     if options:
         yield "    options:"
         for name, info in options.items():
             comment = f"  # {info.description}" if info.description else ""
-            yield f"      {name}: {_scalar(entry.options.get(name, info.get_default()))}{comment}"
-
-
-def _scalar(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
-
-
-def _set(tree: dict[str, Any], keys: list[str], value: Any) -> bool:
-    """Set a key some sections down, making those that are absent or blank; False where one of them is no section."""
-    for key in keys[:-1]:
-        if tree.get(key) is None:
-            tree[key] = {}
-        tree = tree[key]
-        if not isinstance(tree, dict):
-            return False
-    tree[keys[-1]] = value
-    return True
+            yield f"      {name}: {scalar(entry.options.get(name, info.get_default()))}{comment}"
 
 
 def _source_problems(entry: SourceRecipe, sources: Mapping[str, Source]) -> list[str]:
@@ -298,30 +220,7 @@ def _source_problems(entry: SourceRecipe, sources: Mapping[str, Source]) -> list
         source_options(entry, source)
     except ValidationError as error:
         problems += [
-            f"sources.{entry.name}.options.{_problem(detail, source.options_model)}"
+            f"sources.{entry.name}.options.{problem_text(detail, source.options_model)}"
             for detail in error.errors(include_url=False, include_input=False)
         ]
     return problems
-
-
-def _problem(detail: Any, model: type[BaseModel]) -> str:
-    *parents, last = detail["loc"] or ("recipe",)
-    where = ".".join(str(part) for part in (*parents, last))
-    if detail["type"] == "model_type":
-        return f"{where}: it is not a mapping of keys to values"
-    if detail["type"] != "extra_forbidden":
-        return f"{where}: {detail['msg'].lower()}"
-    current: Any = model
-    for part in parents:
-        if isinstance(part, int):
-            continue
-        current = _section_of(current.model_fields[part].annotation) if part in current.model_fields else BaseModel
-    return f"{where}: there is no such key.{nearest(str(last), list(current.model_fields))}"
-
-
-def _section_of(annotation: Any) -> Any:
-    """The section class inside ``Section``, ``Section | None`` or ``tuple[Section, ...]``."""
-    for candidate in (annotation, *getattr(annotation, "__args__", ())):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return BaseModel
