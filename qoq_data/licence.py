@@ -47,6 +47,18 @@ CC_BY_4 = Licence(
     "https://creativecommons.org/licenses/by/4.0/",
     Redistribution.OPEN,
 )
+CC_BY_NC_4 = Licence(
+    "CC-BY-NC-4.0",
+    "Creative Commons Attribution-NonCommercial 4.0",
+    "https://creativecommons.org/licenses/by-nc/4.0/",
+    Redistribution.SAME_TERMS,
+)
+CC_BY_NC_SA_4 = Licence(
+    "CC-BY-NC-SA-4.0",
+    "Creative Commons Attribution-NonCommercial-ShareAlike 4.0",
+    "https://creativecommons.org/licenses/by-nc-sa/4.0/",
+    Redistribution.SAME_TERMS,
+)
 CC0_1 = Licence(
     "CC0-1.0", "Creative Commons Zero 1.0", "https://creativecommons.org/publicdomain/zero/1.0/", Redistribution.OPEN
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import re
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +23,7 @@ _RENDERING = (
     "corpus/render*.py",
     "corpus/shard*.py",
 )
+_DATA_NAME = re.compile(r"[a-z0-9_]+\.[a-z]+")
 _LIBRARIES = ("numpy", "pillow", "polars", "pyarrow", "scipy", "wfdb")
 
 
@@ -35,11 +38,27 @@ def _shared_digest() -> str:
     return digest.hexdigest()
 
 
+@cache
+def files_of(module_file: Path) -> tuple[Path, ...]:
+    """A source's file, the files beside it that it imports, and theirs, and the data files that any of them names."""
+    folder = module_file.parent
+    files, waiting = {module_file}, [module_file]
+    while waiting:
+        for node in ast.walk(ast.parse(waiting.pop().read_bytes())):
+            named = None
+            if isinstance(node, ast.ImportFrom) and node.module:
+                named = folder / f"{node.module.rpartition('.')[2]}.py"
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _DATA_NAME.fullmatch(node.value):
+                named = folder / "data" / node.value
+            if named is not None and named not in files and named.is_file():
+                files.add(named)
+                waiting += [named] if named.suffix == ".py" else []
+    return tuple(sorted(files))
+
+
 def code_version(source: Source) -> str:
     """Hex digest that changes when anything changes that could change a byte of the source's shards."""
     digest = hashlib.sha256(_shared_digest().encode())
-    folder, stem = source.module_file.parent, source.module_file.stem
-    own = {source.module_file, *folder.glob(f"_{stem}*.py"), *(folder / "data").glob(f"{stem}*")}
-    for path in sorted(own):
+    for path in files_of(source.module_file):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -68,7 +68,8 @@ def _look(source: Source, tree: Store, checksums: bool) -> Iterator[Finding]:
     elsewhere = wrong_root(source, tree) if absent else None
     if elsewhere is not None:
         yield Finding("error", elsewhere.what, elsewhere.where, elsewhere.what_to_type)
-        return
+        if len(absent) == sum(file.required for file in source.spec.expected_files):
+            return
     for path in absent:
         kind = "folder" if path.endswith("/") else "file"
         what = f"this {kind} of the publisher's release is not there; it comes from {source.spec.homepage}"
@@ -136,7 +137,8 @@ def _archives(source: Source, tree: Store, something_absent: bool) -> Iterator[F
 
 
 def _extra(source: Source, tree: Store) -> Iterator[Finding]:
-    known = {file.path.partition("/")[0] for file in source.spec.expected_files}
+    named = [path for file in source.spec.expected_files for path in (file.path, *file.other_names)]
+    known = {path.partition("/")[0] for path in named}
     found = [
         Finding("note", "is no part of the publisher's layout, and is not read", name)
         for name in tree.names()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,32 +27,46 @@ class ClassFolder:
 
 @dataclass(frozen=True, slots=True)
 class FolderListing:
-    """The picture names of each folder, in reading order, and how many other files stand beside them."""
+    """The sorted picture names of each folder, and how many other files stand in these folders or below them."""
 
     pictures: Mapping[ClassFolder, tuple[str, ...]]
     other_files: int
 
+    def counts(self) -> dict[str, int]:
+        """Pictures a folder, named as ``training_no_tumor_pictures``, and the files that are none."""
+        found = {
+            f"{folder.path.lower().replace('/', '_').replace('-', '_')}_pictures": len(names)
+            for folder, names in self.pictures.items()
+        }
+        return found | {"files_that_are_no_picture": self.other_files}
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is a picture by its name; ``._a.jpg`` and the like are what a Mac leaves beside it."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
 
 def list_class_folders(tree: Store, source: str, folders: Sequence[ClassFolder]) -> FolderListing:
-    """Raises ``LayoutError`` for a folder that is absent or holds no picture."""
-    absent = [folder.path for folder in folders if not tree.is_folder(folder.path)]
-    if absent:
-        found = ", ".join(tree.names()[:20]) or "nothing"
-        raise LayoutError(f"{source}: there is no folder {absent[0]}/ in the raw folder, which holds {found}.")
+    """Pictures directly in each folder; raises ``LayoutError`` for a folder that is absent or holds none."""
+    for folder in folders:
+        if not tree.is_folder(folder.path):
+            raise LayoutError(
+                f"{source}: there is no folder {folder.path}/ in the raw folder. Is it a level too high or too low, "
+                f"another source's, or not unpacked yet? Type: qoq-data doctor {source} --raw DIR"
+            )
     pictures: dict[ClassFolder, tuple[str, ...]] = {}
     others = 0
     for folder in folders:
-        names = tree.names(folder.path)
-        found_here = [name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
-        others += sum(not name.endswith("/") for name in names) - len(found_here)
-        if not found_here:
+        names = [name for name in tree.names(folder.path) if is_picture(name)]
+        if not names:
             raise LayoutError(f"{source}: {folder.path}/ holds no picture. Unpack the archive again.")
-        pictures[folder] = tuple(sorted(found_here, key=natural_order))
+        pictures[folder] = tuple(names)
+        others += sum(1 for _ in tree.walk(folder.path)) - len(names)
     return FolderListing(pictures, others)
 
 
-def folder_items(listing: FolderListing, task: str) -> pl.LazyFrame:
-    """An item table with a row a picture; its id is a digest of its path, since the path holds the answer.
+def folder_rows(listing: FolderListing, task: str) -> list[dict[str, Any]]:
+    """A row a picture for ``item_table``; its id is a digest of its path, since the path holds the answer.
 
     Groups are the pictures themselves: a publisher of class folders gives no patient, so content alone joins them.
     """
@@ -69,14 +82,13 @@ def folder_items(listing: FolderListing, task: str) -> pl.LazyFrame:
                     "official_split": folder.split,
                     "media": [image_medium(path)],
                     "label_file": path,
-                    "label_row": f"folder {folder.path.rpartition('/')[2]}",
+                    "label_row": f"folder {folder.path}",
                     f"answer.{task}": [folder.label],
                 }
             )
-    return item_table(sorted(rows, key=lambda row: row["item"]), {task: pl.List(pl.String)})
+    return rows
 
 
-def natural_order(name: str) -> tuple[tuple[int, int, str], ...]:
-    """A sort key in which ``image (2)`` stands before ``image (10)``."""
-    parts = re.findall(r"\d+|\D+", name)
-    return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts)
+def folder_items(rows: Sequence[Mapping[str, Any]], task: str) -> pl.LazyFrame:
+    """Rows of ``folder_rows`` as an item table."""
+    return item_table(rows, {task: pl.List(pl.String)})

@@ -153,23 +153,33 @@ def test_changed_rendering_code_rebuilds_its_source(
 def test_code_version_sees_the_source_and_its_data(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from qoq_data.corpus.code_version import code_version
+    from qoq_data.corpus.code_version import code_version, files_of
     from tests.corpus.building import source
 
     home = tmp_path / "busi.py"
     home.write_text("1\n")
     one = replace(source("busi"), module_file=home)
+    files_of.cache_clear()
     seen = {code_version(one)}
+    files_of.cache_clear()
     home.write_text("2\n")
     seen.add(code_version(one))
     (tmp_path / "data").mkdir()
-    (tmp_path / "data/busi_map.csv").write_text("a\n")
-    seen.add(code_version(one))
-    (tmp_path / "_busi_tasks.py").write_text("a\n")
-    seen.add(code_version(one))
-    (tmp_path / "other.py").write_text("a\n")
+    (tmp_path / "data/map.csv").write_text("a\n")
+    (tmp_path / "_shared.py").write_text("from lesions._deeper import NAME\n")
+    (tmp_path / "_deeper.py").write_text('NAME = "map.csv"\n')
     assert code_version(one) in seen
-    assert len(seen) == 4
+    home.write_text("from lesions._shared import NAME\n")
+    files_of.cache_clear()
+    seen.add(code_version(one))
+    for changed, text in (("_shared.py", "from lesions._deeper import NAME as NAME\n"), ("data/map.csv", "b\n")):
+        files_of.cache_clear()
+        (tmp_path / changed).write_text(text)
+        seen.add(code_version(one))
+    (tmp_path / "other.py").write_text("a\n")
+    files_of.cache_clear()
+    assert code_version(one) in seen
+    assert len(seen) == 5
 
 
 def test_lost_and_cut_shards_are_made_again(trees: dict[str, Path], tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qoq_data.corpus.draws import fractions
-from qoq_data.corpus.splits import assign_splits, check_splits, group_keys, join_groups, sides_given
+from qoq_data.corpus.splits import assign_splits, check_splits, group_keys, sides_given
 from qoq_data.errors import SplitError
+from qoq_data.groups import join_groups
 
 MODEST = settings(derandomize=True, deadline=None, max_examples=50)
 SIDES = ("train", "validation", "test")

@@ -24,10 +24,11 @@ from qoq_data.clinical.fingerprints import (
 )
 from qoq_data.clinical.image_features import FEATURES
 from qoq_data.corpus.items import scan_items
-from qoq_data.corpus.splits import assign_splits, group_keys, join_groups
+from qoq_data.corpus.splits import assign_splits, group_keys
 from qoq_data.errors import LayoutError
 from qoq_data.formats.image import decode_image, decode_mask
 from qoq_data.formats.storage import Store
+from qoq_data.groups import join_groups
 from qoq_data.licence import Redistribution, strictest
 from qoq_data.source import SourceOptions
 from qoq_data.sources import busi, source_of
