@@ -5,7 +5,15 @@
     synthesize(folder, seed, patients)      writes a miniature raw tree in the publisher's exact layout
 
 and, where the general way does not do: ``Options`` (a subclass of SourceOptions), ``detect_version(tree) -> str``,
-``tables(tree) -> tuple[str, ...]`` and ``statistics(tree, options)``.
+``tables(tree) -> tuple[str, ...]``, ``statistics(tree, options)`` and
+
+    expand(items, facts, options) -> pl.DataFrame
+
+which makes many items of one: from scanned items, and what the inspectors of the SPEC found about them, to the items
+that are asked about. It is pure, and opens nothing. ``facts`` has a column ``item`` and a column
+``<inspector>.<column>`` for each fact. What it returns is an item table too. Each scanned item is in it, as itself or
+as any number of parts of it: a part's id is the item's, a slash, and what tells it from the others. Patient, group,
+study and official side of a part are those of its item.
 
 An item table has the fixed columns below and, beside them:
 
@@ -34,7 +42,17 @@ if TYPE_CHECKING:
 MEDIA_TYPE = pl.Struct({"role": pl.String, "kind": pl.String, "path": pl.String, "part": pl.String})
 """One file of an item: its role in the row, its kind, its path below the root, and which part of it is meant."""
 
-MediaKind = Literal["wfdb", "image", "mask"]
+WINDOW_TYPE = pl.Struct({"x0": pl.Int32, "y0": pl.Int32, "x1": pl.Int32, "y1": pl.Int32})
+
+WINDOWED_MEDIA_TYPE = pl.Struct([*MEDIA_TYPE.fields, pl.Field("window", WINDOW_TYPE)])
+"""The same with a window: the part of an upright picture, half-open, that is rendered as if it were the picture.
+
+An item table has either type; only an ``image`` has a window, and its masks and label maps are cut with it.
+"""
+
+MediaKind = Literal["wfdb", "image", "mask", "label_map"]
+"""A ``mask`` and a ``label_map`` belong to the last image before them. A mask's ``part`` is the name of its
+foreground; a label map's says which values have which name, as in ``1=tumor;2=stroma`` (``clinical.label_maps``)."""
 
 ITEM_COLUMNS: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "item": pl.String,
@@ -171,6 +189,7 @@ class Source:
     options_model: type[SourceOptions] = SourceOptions
     detect_version: Callable[[Store], str] | None = None
     statistics: Callable[[Store, Any], Mapping[str, int]] | None = None
+    expand: Callable[[pl.DataFrame, pl.DataFrame, Any], pl.DataFrame] | None = None
 
     @property
     def name(self) -> str:

@@ -33,6 +33,8 @@ from qoq_data.contract.workspace import (
     built_corpus,
     first_snapshot,
     item_of,
+    planned_answers,
+    scanned_item,
     snapshot,
     synthetic_tree,
     tables,
@@ -136,7 +138,7 @@ def check_patients_do_not_cross_splits(source: Source, folder: Path) -> None:
     sides: dict[tuple[str, str], set[str]] = {}
     for table in tables(built_corpus(source, folder), ["id", "split", "patient", "provenance"]):
         for row in table.to_pylist():
-            same = [("group", groups[item_of(row["id"], source.name)])]
+            same = [("group", groups[scanned_item(item_of(row["id"], source.name), groups)])]
             same += [("patient", row["patient"])] if row["patient"] else []
             same += [("file", one["sha256"]) for one in row["provenance"] if one["role"] in ("image", "ecg")]
             for key in same:
@@ -173,7 +175,10 @@ def check_provenance_resolves(source: Source, folder: Path) -> None:
 
 
 def check_every_item_is_accounted_for(source: Source, folder: Path) -> None:
-    """Every item is a row, or one line of the ledger, and never both: with one row a record their sum is the items."""
+    """Every item is a row, or one line of the ledger, and never both: with one row a record their sum is the items.
+
+    Of a source that makes several of one, each part is one of these, and no scanned item is without any.
+    """
     expected = Counter(_items(source, folder)["item"])
     with TemporaryDirectory(dir=folder) as scratch:
         corpus = Path(scratch) / "corpus"
@@ -182,6 +187,10 @@ def check_every_item_is_accounted_for(source: Source, folder: Path) -> None:
             item_of(one, source.name) for table in tables(corpus, ["id"]) for one in table["id"].to_pylist()
         )
         found.update(skip.item for skip in from_lines((corpus / LEDGER).read_text(encoding="utf-8")))
+    if source.expand is not None:
+        twice = sorted(item for item, count in found.items() if count > 1)
+        require(condition=not twice, message=f"{source.name}: these are several rows or ledger lines: {twice[:3]}")
+        found = Counter({scanned_item(item, expected): 1 for item in found})
     lost, extra = sorted(expected - found), sorted(found - expected)
     require(condition=not lost, message=f"{source.name}: {len(lost)} items are no row and no ledger line: {lost[:3]}")
     require(condition=not extra, message=f"{source.name}: rows and ledger lines too many: {extra[:3]}")
@@ -247,8 +256,12 @@ def _with_rows_enough(source: Source, folder: Path) -> Path:
 
 
 def _has_rare_labels(source: Source, folder: Path) -> bool:
-    items = _items(source, folder)
-    answers = [items[f"answer.{seen.task}"].drop_nulls() for seen in source.spec.synthetic]
+    if source.expand is not None:
+        planned = planned_answers(source, synthetic_tree(source, folder))
+        answers = [pl.Series(planned.get(seen.task, []), dtype=pl.List(pl.String)) for seen in source.spec.synthetic]
+    else:
+        items = _items(source, folder)
+        answers = [items[f"answer.{seen.task}"].drop_nulls() for seen in source.spec.synthetic]
     alone = [answer.filter(answer.list.len() == 1).list.first() for answer in answers]
     return any(one.len() == 0 or bool((one.value_counts()["count"] < LEAST_ROWS).any()) for one in alone)
 

@@ -6,14 +6,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import pyarrow as pa
 
 from qoq_data.corpus.build import build_corpus
 from qoq_data.corpus.manifest import MANIFEST, Manifest, read_manifest
-from qoq_data.corpus.planning import SourceInput
+from qoq_data.corpus.planning import SourceInput, plan_corpus
 from qoq_data.corpus.reader import open_shard
 from qoq_data.engines.local import LocalEngine
 from qoq_data.formats.storage import Store
@@ -92,6 +92,23 @@ def tables(corpus: Path, columns: list[str]) -> Iterator[pa.Table]:
     store = Store(corpus)
     for shard in read_manifest(store).shards:
         yield open_shard(store, shard).read(columns=columns)
+
+
+def planned_answers(source: Source, tree: Path) -> dict[str, list[list[str]]]:
+    """The answers of each task as the plan asks them of every item; opens media where the source inspects them."""
+    recipe = contract_recipe(source)
+    inputs = [SourceInput(source, recipe.sources[0], Store(tree), synthetic=True)]
+    found: dict[str, list[list[str]]] = {}
+    for plan in plan_corpus(recipe, inputs, None, LocalEngine(1)):
+        for shard in plan.shards:
+            for task, answer in shard.rows.select("task", "answer").iter_rows():
+                found.setdefault(task, []).append(answer)
+    return found
+
+
+def scanned_item(item: str, scanned: Container[str]) -> str:
+    """The scanned item that an item of a corpus is, or is a part of."""
+    return item if item in scanned else item.rpartition("/")[0]
 
 
 def item_of(row_id: str, source: str) -> str:

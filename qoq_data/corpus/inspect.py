@@ -1,8 +1,10 @@
 """The inspect step: what only the files know, read before anything is split, and kept by the files' identity.
 
 An inspector takes one item's media and returns a row of facts. ``picture_content`` gives what joins the same picture
-under two names; ``ecg_intervals`` measures an ECG. Facts of files that have not changed come from the cache of an
-earlier run; what cannot be read is a ledger line, and the item leaves the plan.
+under two names, ``picture_originals`` what joins copies that were turned and zoomed; ``ecg_intervals`` measures an
+ECG; ``label_regions`` finds the regions of a label map, and the tiles that cover each, with what stands in a tile.
+Facts of files that have not changed come from the cache of an earlier run; what cannot be read is a ledger line, and
+the item leaves the plan.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ import numpy as np
 import polars as pl
 
 from qoq_data.clinical.fingerprints import THUMBNAIL_SHAPE, confirmed_pairs, pixel_digest, thumbnail
+from qoq_data.clinical.label_maps import region_tiles, regions_of
+from qoq_data.clinical.rotated_copies import COPY_SHAPE, copy_thumbnail, rotated_copy_links
 from qoq_data.corpus.ledger import Skip
 from qoq_data.corpus.manifest import WORK_FOLDER
 from qoq_data.corpus.render import MediaReference
-from qoq_data.corpus.render_images import IMAGE_FILE_LIMIT
+from qoq_data.corpus.render_images import IMAGE_FILE_LIMIT, read_tiled_labels
 from qoq_data.corpus.render_signals import render_signal, signal_millivolts
 from qoq_data.errors import Reason, RecordError
 from qoq_data.formats.image import decode_image
@@ -58,6 +62,11 @@ def _picture_content(tree: Store, media: Sequence[MediaReference]) -> Mapping[st
     return {"digest": digest.hexdigest(), "thumbnail": first}
 
 
+def _picture_originals(tree: Store, media: Sequence[MediaReference]) -> Mapping[str, Any]:
+    path = next(one.path for one in media if one.kind == "image")
+    return {"copy_thumbnail": copy_thumbnail(decode_image(tree.read(path, IMAGE_FILE_LIMIT), path).pixels).tobytes()}
+
+
 def _ecg_intervals(tree: Store, media: Sequence[MediaReference]) -> Mapping[str, Any]:
     from qoq_data.clinical.ecg_intervals import choose_lead, measure_intervals
 
@@ -76,11 +85,44 @@ def _ecg_intervals(tree: Store, media: Sequence[MediaReference]) -> Mapping[str,
     }
 
 
+_RECTANGLE = {"x0": pl.Int32, "y0": pl.Int32, "x1": pl.Int32, "y1": pl.Int32}
+_REGIONS = pl.List(pl.Struct({"value": pl.Int32, **_RECTANGLE, "pixels": pl.Int64}))
+_COUNTS = pl.List(pl.Struct({"value": pl.Int32, "pixels": pl.Int64}))
+_TILES = pl.List(pl.Struct({"value": pl.Int32, **_RECTANGLE, "counts": _COUNTS}))
+
+
+def _label_regions(tree: Store, media: Sequence[MediaReference]) -> Mapping[str, Any]:
+    """Of the item's first label map, in its own pixels; a tile has the value of the region that it is of."""
+    reference = next(one for one in media if one.kind == "label_map")
+    labels = read_tiled_labels(tree.read(reference.path, IMAGE_FILE_LIMIT), reference.path)
+    try:
+        regions = regions_of(labels)
+    except RecordError as error:
+        raise RecordError(error.reason, error.detail, reference.path) from error
+    rectangles = [(columns.start, rows.start, columns.stop, rows.stop) for rows, columns in (r.slices for r in regions)]
+    return {
+        "regions": [
+            {"value": region.value, **dict(zip(_RECTANGLE, rectangle, strict=True)), "pixels": region.size}
+            for region, rectangle in zip(regions, rectangles, strict=True)
+        ],
+        "tiles": [
+            {
+                "value": regions[tile.region].value,
+                **dict(zip(_RECTANGLE, tile.window, strict=True)),
+                "counts": [{"value": value, "pixels": pixels} for value, pixels in tile.pixels.items()],
+            }
+            for tile in region_tiles(labels, regions)
+        ],
+    }
+
+
 INSPECTORS: Mapping[str, Inspector] = {
     "picture_content": Inspector({"digest": pl.String, "thumbnail": pl.Binary}, _picture_content),
+    "picture_originals": Inspector({"copy_thumbnail": pl.Binary}, _picture_originals),
     "ecg_intervals": Inspector(
         {"heart_rate_bpm": pl.Float64, "rr_ms": pl.Float64, "qrs_ms": pl.Float64, "qt_ms": pl.Float64}, _ecg_intervals
     ),
+    "label_regions": Inspector({"regions": _REGIONS, "tiles": _TILES}, _label_regions),
 }
 
 
@@ -131,7 +173,7 @@ def inspect_items(
     known = _cached(corpus, cache, schema)
     kept = {row["item"]: row for row in known if _identity_text(raw, _paths(row["identity"])) == row["identity"]}
     wanted = [
-        (row["item"], tuple(MediaReference(**one) for one in row["media"]))
+        (row["item"], tuple(MediaReference.of(one) for one in row["media"]))
         for row in items.select("item", "media").iter_rows(named=True)
     ]
     missing = [entry for entry in wanted if entry[0] not in kept]
@@ -192,6 +234,12 @@ def near_content(facts: pl.DataFrame) -> list[tuple[int, int]]:
     """Pairs of rows of ``picture_content`` facts that show the same picture, maybe turned, flipped or re-encoded."""
     thumbnails = np.frombuffer(b"".join(facts["thumbnail"]), np.uint8).reshape(-1, *THUMBNAIL_SHAPE)
     return [(i, j) for i, j, _ in confirmed_pairs(thumbnails)]
+
+
+def same_original(facts: pl.DataFrame) -> list[tuple[int, int]]:
+    """Pairs of rows of ``picture_originals`` facts that join the turned, flipped and zoomed copies of an original."""
+    thumbnails = np.frombuffer(b"".join(facts["copy_thumbnail"]), np.uint8).reshape(-1, *COPY_SHAPE)
+    return rotated_copy_links(thumbnails)
 
 
 def conflicting(facts: pl.DataFrame, items: pl.DataFrame) -> set[str]:

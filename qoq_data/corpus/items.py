@@ -6,11 +6,22 @@ from typing import get_args
 
 import polars as pl
 
+from qoq_data.clinical.label_maps import parse_names
 from qoq_data.corpus.ledger import Skip
 from qoq_data.errors import Reason, SourceError, TableError
 from qoq_data.formats.storage import Store
 from qoq_data.record import AnswerType, Split
-from qoq_data.source import ITEM_COLUMNS, SKIP_COLUMNS, MediaKind, Source, SourceOptions, Task
+from qoq_data.source import (
+    ITEM_COLUMNS,
+    SKIP_COLUMNS,
+    WINDOWED_MEDIA_TYPE,
+    MediaKind,
+    Source,
+    SourceOptions,
+    Task,
+)
+
+_WINDOWED = pl.List(WINDOWED_MEDIA_TYPE)
 
 
 def scan_items(source: Source, tree: Store, options: SourceOptions) -> pl.DataFrame:
@@ -20,10 +31,16 @@ def scan_items(source: Source, tree: Store, options: SourceOptions) -> pl.DataFr
         items = source.scan(tree, options).collect()
     except pl.exceptions.PolarsError as error:
         raise SourceError(f"{name}: its scan failed inside polars ({type(error).__name__}).") from error
+    return checked_items(source, items)
+
+
+def checked_items(source: Source, items: pl.DataFrame) -> pl.DataFrame:
+    """An item table that obeys the contract, sorted by ``item``; raises ``SourceError`` for one that does not."""
+    name = source.name
     for column, dtype in ITEM_COLUMNS.items():
         if column not in items.columns:
             raise SourceError(f"{name}: its item table lacks the column {column!r}.")
-        if items.schema[column] != dtype:
+        if items.schema[column] != dtype and not (column == "media" and items.schema[column] == _WINDOWED):
             raise SourceError(
                 f"{name}: the column {column!r} of its item table is {items.schema[column]}, not {dtype}."
             )
@@ -64,10 +81,29 @@ def _check_media(name: str, items: pl.DataFrame) -> None:
     if not bool(media["kind"].is_in(list(get_args(MediaKind))).all()):
         known = ", ".join(get_args(MediaKind))
         raise SourceError(f"{name}: its item table has media of a kind that is none of {known}.")
-    if bool((items["media"].list.first().struct.field("kind") == "mask").any()):
+    if bool(items["media"].list.first().struct.field("kind").is_in(["mask", "label_map"]).any()):
         raise SourceError(f"{name}: an item of its item table begins with a mask: a mask follows the image it is of.")
+    _check_label_maps(name, media)
+    if "window" in media.columns:
+        _check_windows(name, media)
     if bool(items["item"].str.contains(r"[\x00-\x1f]").any()):
         raise SourceError(f"{name}: an item's id has a control character in it.")
+
+
+def _check_label_maps(name: str, media: pl.DataFrame) -> None:
+    for text in media.filter(pl.col("kind") == "label_map")["part"].unique():
+        try:
+            parse_names(text or "")
+        except ValueError as error:
+            raise SourceError(f"{name}: a label map of its item table names no values: {error}.") from error
+
+
+def _check_windows(name: str, media: pl.DataFrame) -> None:
+    windows = media.filter(pl.col("window").struct.field("x0").is_not_null()).unnest("window")
+    x0, y0, x1, y1 = (pl.col(corner) for corner in ("x0", "y0", "x1", "y1"))
+    sound = (pl.col("kind") == "image") & (x0 >= 0) & (y0 >= 0) & (x0 < x1) & (y0 < y1)
+    if windows.filter(~sound.fill_null(value=False)).height:
+        raise SourceError(f"{name}: a window of its item table is empty, has no corner, or is of no image.")
 
 
 def _check_columns(source: Source, items: pl.DataFrame) -> None:

@@ -1,5 +1,5 @@
-"""From raw trees to the plan of a whole corpus: scan, sample, inspect, ask, split, cut. All sources at once, since a
-patient of one may be a patient of another."""
+"""From raw trees to the plan of a whole corpus: scan, sample, inspect, split, expand, ask, cut. All sources at once,
+since a patient of one may be a patient of another. What a source makes of one item stays on that item's side."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import polars as pl
 
 from qoq_data.corpus.code_version import code_version
 from qoq_data.corpus.draws import fractions, keyed_hashes
+from qoq_data.corpus.expand import expand_items
 from qoq_data.corpus.inspect import (
     Engine,
     conflict_skips,
@@ -17,14 +18,16 @@ from qoq_data.corpus.inspect import (
     inspect_items,
     near_content,
     same_content,
+    same_original,
 )
 from qoq_data.corpus.items import scan_items, set_aside
-from qoq_data.corpus.ledger import Skip
+from qoq_data.corpus.ledger import Skip, check_skip_limit
 from qoq_data.corpus.plan import ShardPlan, cut_into_shards
 from qoq_data.corpus.questions import ask, tasks_asked, unanswerable
-from qoq_data.corpus.splits import SEPARATOR, assign_splits, check_splits, group_keys, join_groups, sides_given
+from qoq_data.corpus.splits import SEPARATOR, assign_splits, check_splits, group_keys, sides_given
 from qoq_data.errors import Reason
 from qoq_data.formats.storage import Store
+from qoq_data.groups import join_groups
 from qoq_data.recipe import Recipe, SourceRecipe, source_options
 from qoq_data.source import Source, Task
 
@@ -71,6 +74,7 @@ class _Scanned:
     items: pl.DataFrame
     sides_given: pl.DataFrame
     links: list[tuple[int, int]]
+    facts: pl.DataFrame
     skips: list[Skip]
     found: int
 
@@ -121,13 +125,17 @@ def _scan(recipe: Recipe, one: SourceInput, corpus: Store | None, engine: Engine
     tasks = tasks_asked(source.spec, one.entry.tasks)
     found = items.height
     items, skips = set_aside(items, source.name)
-    contents: pl.DataFrame | None = None
+    pictures: dict[str, pl.DataFrame] = {}
+    every_fact = items.select("item")
     inspectors = dict.fromkeys((*source.spec.inspectors, *(task.fact.split(".")[0] for task in tasks if task.fact)))
     for name in inspectors:
         code = code_version(source)
         facts, unreadable = inspect_items(items, source.name, name, one.raw, corpus, code, engine, keep_facts)
         skips += unreadable
         items = items.join(facts, on="item", how="semi", maintain_order="left")
+        if source.expand is not None:
+            named = facts.select("item", *(pl.col(column).alias(f"{name}.{column}") for column in facts.columns[1:]))
+            every_fact = every_fact.join(named, on="item", maintain_order="left")
         for task in tasks:
             inspector, _, column = task.fact.partition(".")
             if inspector == name:
@@ -138,18 +146,39 @@ def _scan(recipe: Recipe, one: SourceInput, corpus: Store | None, engine: Engine
                 clashing = conflicting(facts, items)
                 skips += conflict_skips(source.name, items, clashing)
                 items = items.filter(~pl.col("item").is_in(sorted(clashing)))
-            contents = facts
+        if name in ("picture_content", "picture_originals"):
+            pictures[name] = facts
+    links = _content_links(pictures, items, recipe.near_duplicates)
+    return _Scanned(one, version, tasks, items, given, links, every_fact, skips, found)
+
+
+def _content_links(facts: Mapping[str, pl.DataFrame], items: pl.DataFrame, near: bool) -> list[tuple[int, int]]:
+    """Pairs of rows of ``items`` that share content: equal pixels, and with ``near`` copies of a picture too."""
+    kept = {
+        name: table.join(items.select("item"), on="item", how="semi", maintain_order="left")
+        for name, table in facts.items()
+    }
     links: list[tuple[int, int]] = []
-    if contents is not None:
-        contents = contents.join(items.select("item"), on="item", how="semi", maintain_order="left")
-        links = same_content(contents) + (near_content(contents) if recipe.near_duplicates else [])
-    return _Scanned(one, version, tasks, items, given, links, skips, found)
+    if "picture_content" in kept:
+        links += same_content(kept["picture_content"]) + (near_content(kept["picture_content"]) if near else [])
+    if "picture_originals" in kept and near:
+        links += same_original(kept["picture_originals"])
+    return links
 
 
 def _plan(recipe: Recipe, one: _Scanned, items: pl.DataFrame) -> SourcePlan:
     source = one.input.source
+    skips, found = one.skips, one.found
+    if source.expand is not None:
+        entry = one.input.entry  # one scanned item that is lost is as many items as would have been made of it
+        check_skip_limit(
+            source.name, skips, found, source.spec.skip_limit if entry.skip_limit is None else entry.skip_limit
+        )
+        found -= items.height
+        items, aside = expand_items(source, items, one.facts, source_options(entry, source))
+        skips, found = skips + aside, found + items.height + len(aside)
     silent = unanswerable(items, one.tasks)
-    skips = one.skips + [
+    skips = skips + [
         Skip(source.name, item, str(Reason.NO_LABEL), path, "no answer to any of the recipe's tasks")
         for item, path in silent.select("item", "label_file").iter_rows()
     ]
@@ -166,7 +195,7 @@ def _plan(recipe: Recipe, one: _Scanned, items: pl.DataFrame) -> SourcePlan:
     return SourcePlan(
         input=one.input,
         version=one.version,
-        items=one.found,
+        items=found,
         patients=items["patient"].drop_nulls().n_unique(),
         moved=moved.height,
         rows=rows.select("patient", "group_key", "split", "task"),

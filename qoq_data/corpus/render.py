@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from qoq_data.clinical.tiling import Window
 from qoq_data.corpus.render_images import MaskFile, render_image
 from qoq_data.corpus.render_signals import draw_signal, render_signal
 from qoq_data.formats.image import encode_image
@@ -16,12 +18,21 @@ from qoq_data.source import MediaKind
 
 @dataclass(frozen=True, slots=True)
 class MediaReference:
-    """One entry of an item's ``media`` column. A mask belongs to the last image before it; its part is its label."""
+    """One entry of an item's ``media`` column; see ``qoq_data.source.MediaKind`` for what its part means."""
 
     role: str
     kind: MediaKind
     path: str
     part: str
+    window: Window | None = None
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> MediaReference:
+        corners: Any = entry.get("window")
+        window = None
+        if corners is not None and corners["x0"] is not None:
+            window = (corners["x0"], corners["y0"], corners["x1"], corners["y1"])
+        return cls(entry["role"], entry["kind"], entry["path"], entry["part"], window)
 
 
 def render_media(tree: Store, references: Sequence[MediaReference], recipe: Recipe) -> Media:
@@ -33,9 +44,9 @@ def render_media(tree: Store, references: Sequence[MediaReference], recipe: Reci
         elif reference.kind == "image":
             masks = []
             for following in references[position + 1 :]:
-                if following.kind != "mask":
+                if following.kind not in ("mask", "label_map"):
                     break
-                masks.append(MaskFile(following.path, following.part))
+                masks.append(MaskFile(following.path, following.part, label_map=following.kind == "label_map"))
             media = _with_image(media, tree, reference, masks, recipe)
     return media
 
@@ -59,7 +70,7 @@ def _with_image(
     media: Media, tree: Store, reference: MediaReference, masks: Sequence[MaskFile], recipe: Recipe
 ) -> Media:
     index = len(media.images)
-    rendered = render_image(tree, reference.path, reference.role, masks, index, recipe)
+    rendered = render_image(tree, reference.path, reference.role, masks, index, recipe, reference.window)
     return replace(
         media,
         images=(*media.images, rendered.data),

@@ -32,6 +32,7 @@ SECTIONS: Mapping[str, frozenset[str]] = {
     "wfdb": frozenset({"signals"}),
     "image": frozenset({"images"}),
     "mask": frozenset({"boxes", "masks"}),
+    "label_map": frozenset({"boxes", "masks"}),
 }
 """Which sections of the recipe decide what a medium of each kind becomes."""
 
@@ -145,7 +146,7 @@ def render_rows(job: ShardJob, raw: Store) -> Iterator[Row | Skip]:
 
 def _render_item(job: ShardJob, raw: Store, planned: Mapping[str, Any]) -> Media | RecordError:
     try:
-        references = [MediaReference(**one) for one in planned["media"]]
+        references = [MediaReference.of(one) for one in planned["media"]]
         media = render_media(raw, references, job.recipe)
         label = _label_provenance(job, planned, media)
     except RecordError as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 
 from qoq_data.errors import UnknownNameError, UsageError
-from qoq_data.recipe import nearest
+from qoq_data.recipe_text import nearest
 from qoq_data.source import Source, SourceOptions, SourceSpec
 
 ENTRY_POINT_GROUP = "qoq_data.sources"
@@ -36,6 +36,7 @@ def source_of(module: ModuleType) -> Source:
         options_model=getattr(module, "Options", SourceOptions),
         detect_version=getattr(module, "detect_version", None),
         statistics=getattr(module, "statistics", None),
+        expand=getattr(module, "expand", None),
     )
 
 

@@ -1,0 +1,385 @@
+"""Copies of one picture turned by any angle, flipped, zoomed in and stretched, as augmentation software makes them.
+
+A rotation that keeps the picture's size cuts the corners off: the copy shows the middle of its original, scaled up.
+Augmentor's ``rotate``, which LC25000 was made with, scales width and height apart, so that a copy turned by 25 degrees
+is 1.7 times as tall as it should be. Three steps:
+
+1. ``copy_thumbnail`` keeps a picture as 80 x 80 grey levels (6.4 kB), all that the other steps look at.
+2. For each of a few angles the disc that every copy shows is sampled in rings, undoing the zoom and stretch of that
+   angle. A turn moves such a ring's Fourier series by a phase and a flip conjugates it, so the real parts of products
+   of two rings' coefficients know neither: pictures whose products are near are candidates, by a blocked product of
+   matrices over all pairs.
+3. Candidates are confirmed by registration: the two discs at every angle near the candidate's, in both parities, turned
+   against each other in steps of 1.9 degrees, must agree in their detail, their contrast and their brightness.
+
+A picture whose middle is blank has no detail to agree in; a wider disc is then looked at, which only copies turned by
+at most 15 degrees, or zoomed by at most 1.4, show. Copies must share the original's centre.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import gaussian_filter, map_coordinates
+from scipy.sparse import csr_matrix
+
+COPY_SHAPE: Final = (80, 80)
+MAX_ANGLE: Final = 25
+
+AGREEMENT: Final = 0.8
+"""Least concordance of the detail of two copies, 1 for equal discs."""
+
+WHOLE_AGREEMENT: Final = 0.6
+"""Least correlation of the detail of two registered copies wherever both show the original."""
+
+LEAST_DETAIL: Final = 3.0
+"""Deviation of a disc's detail in grey levels below which there is nothing to compare; JPEG noise on white is 0.3."""
+
+_BRIGHTNESS: Final = 4.0  # grey levels by which the means of one disc in two copies may differ; found: 0.7
+_NEAR: Final = 0.40  # distance of two candidates
+_PROMISING: Final = 0.7  # least agreement of a candidate at its own two angles
+_RINGS: Final = 12
+_SAMPLES: Final = 64  # round a ring
+_FREQUENCIES: Final = 32
+_TURNS: Final = 192
+_REACH: Final = 3  # degrees about a candidate's angle that registration tries
+_COARSE: Final = 11  # frequencies of a descriptor
+_DIMENSIONS: Final = 64
+_SHARPNESS: Final = 0.0225  # half sides of the original: 0.9 pixels of a thumbnail that shows all of it
+_GRID: Final = (np.arange(COPY_SHAPE[0]) + 0.5) / COPY_SHAPE[0] * 2 - 1
+_ITEMS, _POINTS, _PAIRS = 256, 8192, 256  # sizes of blocks; what they make stays below 100 MB
+
+Pictures = NDArray[np.uint8]
+Places = NDArray[np.intp]
+Spectra = NDArray[np.complex64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Disc:
+    """A disc about the centre: its radius in half sides of the original, and the angles that candidates are made at."""
+
+    radius: float
+    angles: tuple[int, ...]
+    largest: int
+
+
+_INNER: Final = _Disc(0.38, (0, 6, 12, 17, 21, 24), MAX_ANGLE)
+_WIDE: Final = _Disc(0.68, (0, 5, 10, 14), 15)
+
+
+def share_shown(angle: float) -> tuple[float, float]:
+    """Shares of the original's width and height that a copy turned by ``angle`` degrees shows, by Augmentor's rule.
+
+    It means to cut the largest upright rectangle without corners; one division of the formula divides by 1 and not by
+    1 - tan², so that the rectangle is lower than wide. Up to 12 degrees that is a plain zoom within 4 %.
+    """
+    radians = math.radians(abs(angle))
+    tangent, canvas = math.tan(radians), math.cos(radians) + math.sin(radians)
+    left = tangent * canvas * (1 - tangent)
+    top = tangent * (canvas - left)
+    return canvas - 2 * left, canvas - 2 * top
+
+
+def copy_thumbnail(pixels: Pictures) -> Pictures:
+    """The picture as 80 x 80 grey levels, whatever its aspect."""
+    grey = Image.fromarray(pixels).convert("L")
+    return np.asarray(grey.resize(COPY_SHAPE, Image.Resampling.HAMMING, reducing_gap=3.0))
+
+
+def rotated_copy_links(thumbnails: Pictures) -> list[tuple[int, int]]:
+    """Pairs (i, j), i < j, that join all copies of an original among thumbnails [n, 80, 80]: a tree a group.
+
+    Every pair that is not yet joined is looked at: time goes with n² and memory with n.
+    """
+    groups = _Groups(len(thumbnails))
+    blank = _link(thumbnails, np.arange(len(thumbnails)), _INNER, groups)
+    _link(thumbnails, blank, _WIDE, groups)
+    return sorted(groups.links)
+
+
+class _Groups:
+    """Which pictures are joined so far, and by which pairs."""
+
+    def __init__(self, count: int) -> None:
+        self.parent = list(range(count))
+        self.links: list[tuple[int, int]] = []
+
+    def root(self, member: int) -> int:
+        while self.parent[member] != member:
+            self.parent[member] = self.parent[self.parent[member]]
+            member = self.parent[member]
+        return member
+
+    def join(self, first: int, second: int) -> None:
+        a, b = self.root(first), self.root(second)
+        if a != b:
+            self.parent[max(a, b)] = min(a, b)
+            self.links.append((min(first, second), max(first, second)))
+
+
+def _link(thumbnails: Pictures, members: Places, disc: _Disc, groups: _Groups) -> Places:
+    """Join the members that agree on a disc; back come those that have no detail on it at one of its angles or more."""
+    points, detailed = _descriptors(thumbnails[members], disc)
+    for left, right in _candidates(points, detailed):
+        for start in range(0, len(left), _PAIRS):
+            a, b = left[start : start + _PAIRS], right[start : start + _PAIRS]
+            first, second = members[a[:, 0]], members[b[:, 0]]
+            apart = [groups.root(i) != groups.root(j) for i, j in zip(first.tolist(), second.tolist(), strict=True)]
+            first, second, a, b = first[apart], second[apart], a[apart, 1], b[apart, 1]
+            agreed = _agree(thumbnails[first], a, thumbnails[second], b, disc)
+            for i, j in zip(first[agreed].tolist(), second[agreed].tolist(), strict=True):
+                groups.join(i, j)
+    return members[~detailed.all(axis=1)]
+
+
+def _descriptors(thumbnails: Pictures, disc: _Disc) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """A point float32 [n, angles, dimensions] for every picture and angle, and whether its disc has detail enough."""
+    upper = np.triu_indices(_RINGS // 2)
+    twice = np.where(upper[0] == upper[1], 1, math.sqrt(2)).astype(np.float32)
+    products = np.zeros((len(thumbnails), len(disc.angles), _COARSE * len(twice)), np.float32)
+    detailed = np.zeros(products.shape[:2], np.bool_)
+    for start in range(0, len(thumbnails), _ITEMS):
+        rows = slice(start, start + _ITEMS)
+        for place, angle in enumerate(disc.angles):
+            coarse = _spectra(thumbnails[rows], disc.radius, angle)[:_COARSE] @ _coarse_band()
+            norm = np.sqrt(_power(coarse))
+            detailed[rows, place] = norm >= LEAST_DETAIL
+            coarse = _joined_rings(coarse / np.maximum(norm, LEAST_DETAIL)[:, None])
+            size = np.sqrt(np.sqrt((np.abs(coarse) ** 2).sum(axis=2, keepdims=True))) + np.float32(1e-6)
+            coarse = coarse / size  # the product of two is then of the size of one
+            found = np.real(coarse[..., upper[0]] * coarse[..., upper[1]].conj()) * twice
+            products[rows, place] = found.transpose(1, 0, 2).reshape(len(norm), -1)
+    return _principal(products, detailed), detailed
+
+
+def _joined_rings(spectra: Spectra) -> Spectra:
+    weights = np.sqrt(_ring_areas())
+    together = np.sqrt(weights[::2] ** 2 + weights[1::2] ** 2)
+    return np.asarray(
+        spectra[..., ::2] * (weights[::2] / together) + spectra[..., 1::2] * (weights[1::2] / together), np.complex64
+    )
+
+
+def _principal(points: NDArray[np.float32], detailed: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """The points in their first principal axes, which keep the distances that matter at a quarter of the work."""
+    chosen = points[detailed]
+    if not len(chosen):
+        return points[..., :_DIMENSIONS]
+    centre = chosen.mean(axis=0)
+    chosen = chosen - centre
+    _, axes = np.linalg.eigh((chosen.T @ chosen).astype(np.float64))
+    return np.asarray((points - centre) @ axes[:, ::-1][:, :_DIMENSIONS].astype(np.float32))
+
+
+def _candidates(points: NDArray[np.float32], detailed: NDArray[np.bool_]) -> Iterator[tuple[Places, Places]]:
+    """For each block of pictures the pairs that are near, nearest first: (picture, place of its angle) left and right.
+
+    A pair of pictures comes once, at the two angles where it is nearest.
+    """
+    n, angles, dimensions = points.shape
+    flat = points.reshape(-1, dimensions)
+    half = np.where(detailed.reshape(-1), (flat**2).sum(axis=1) / 2, np.float32(np.inf))
+    for top in range(0, n, _ITEMS):
+        rows = slice(top * angles, (top + _ITEMS) * angles)
+        found: list[tuple[NDArray[np.float32], Places, Places]] = []
+        for start in range(top * angles, n * angles, _POINTS):
+            columns = slice(start, start + _POINTS)
+            gap = half[rows, None] - flat[rows] @ flat[columns].T
+            gap += half[columns]
+            near = np.flatnonzero(gap <= _NEAR**2 / 2)  # seven times as fast as nonzero of two dimensions
+            distance = gap.ravel()[near]
+            left, right = np.divmod(near, gap.shape[1])
+            left, right = left + rows.start, right + start
+            after = left // angles < right // angles
+            found.append((distance[after], left[after], right[after]))
+        distance, left, right = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        order = np.argsort(distance, kind="stable")
+        left, right = left[order], right[order]
+        _, first = np.unique(left // angles * n + right // angles, return_index=True)
+        first.sort()
+        left, right = left[first], right[first]
+        yield np.stack(divmod(left, angles), axis=1), np.stack(divmod(right, angles), axis=1)
+
+
+def _agree(first: Pictures, at_first: Places, second: Pictures, at_second: Places, disc: _Disc) -> NDArray[np.bool_]:
+    """Whether each pair of pictures agrees at angles near those it was found at: on the disc, then wherever both are.
+
+    The disc alone would join pictures of a blank middle whose edge has one corner of tissue each.
+    """
+    angles = np.array(disc.angles)
+    agreed = np.zeros(len(first), np.bool_)
+    rough = _register(first, angles[at_first][:, None], second, angles[at_second][:, None], disc.radius)
+    kept = np.flatnonzero(rough.agreement >= _PROMISING)
+    near = np.clip(angles[:, None] + np.arange(-_REACH, _REACH + 1), 0, disc.largest)
+    first_angles, second_angles = near[at_first[kept]], near[at_second[kept]]
+    fine = _register(first[kept], first_angles, second[kept], second_angles, disc.radius)
+    for place in np.flatnonzero(fine.agreement >= AGREEMENT).tolist():
+        pair = kept[place]
+        here, there = (
+            share_shown(first_angles[place, fine.first[place]]),
+            share_shown(second_angles[place, fine.second[place]]),
+        )
+        whole = _whole_agreement(first[pair], here, second[pair], there, fine.turn[place], fine.flipped[place])
+        agreed[pair] = whole >= WHOLE_AGREEMENT
+    return agreed
+
+
+@dataclass(frozen=True, slots=True)
+class _Registration:
+    """How pairs of discs agree best: their concordance, the angle of each by its place, and the turn between them.
+
+    What stands at angle x round the second disc stands at ``turn`` + x round the first, or - x if ``flipped``.
+    """
+
+    agreement: NDArray[np.float64]
+    first: Places
+    second: Places
+    turn: NDArray[np.float64]
+    flipped: NDArray[np.bool_]
+
+
+def _register(
+    first: Pictures, first_angles: Places, second: Pictures, second_angles: Places, radius: float
+) -> _Registration:
+    """The best of n pairs of discs over their angles [n, k] and [n, k], every turn and both parities.
+
+    Concordance is twice the covariance over the sum of the variances, of what a blur over two rings takes away; -1
+    where brightness differs or there is no detail.
+    """
+    a, a_mean = _views(first, first_angles, radius)
+    b, b_mean = _views(second, second_angles, radius)
+    left, right = a.transpose(1, 0, 2, 3), b.transpose(1, 0, 3, 2)
+    cross = np.stack([left @ right.conj(), left @ right]).transpose(1, 3, 4, 0, 2)  # pair, angle, angle, parity, wave
+    cross = np.concatenate([cross[..., :1], cross[..., 1:] / 2], axis=-1)
+    covariance = np.fft.irfft(cross, _TURNS) * _TURNS
+    a_power, b_power = _power(a)[:, :, None], _power(b)[:, None, :]
+    comparable = (np.minimum(a_power, b_power) >= LEAST_DETAIL**2) & (
+        np.abs(a_mean[:, :, None] - b_mean[:, None, :]) <= _BRIGHTNESS
+    )
+    scale = np.where(comparable, 2 / np.maximum(a_power + b_power, LEAST_DETAIL**2), 0)
+    concordance = covariance * scale[..., None, None]
+    places = concordance.reshape(len(first), math.prod(concordance.shape[1:])).argmax(axis=1) if len(first) else []
+    i, j, parity, turn = np.unravel_index(np.asarray(places, np.intp), concordance.shape[1:])
+    every = np.arange(len(first))
+    return _Registration(
+        np.where(comparable[every, i, j], concordance[every, i, j, parity, turn], -1.0),
+        i,
+        j,
+        np.asarray(turn * (2 * np.pi / _TURNS), np.float64),
+        parity == 1,
+    )
+
+
+def _whole_agreement(
+    first: Pictures,
+    shown: tuple[float, float],
+    second: Pictures,
+    there: tuple[float, float],
+    turn: float,
+    flipped: bool,
+) -> float:
+    """Correlation of the detail of two registered pictures wherever both show the original."""
+    across, down = np.meshgrid(_GRID * shown[0], _GRID * shown[1])
+    x = across * math.cos(turn) + down * math.sin(turn)
+    y = down * math.cos(turn) - across * math.sin(turn)
+    u, v = x / there[0], (-y if flipped else y) / there[1]
+    both = (np.abs(u) <= _GRID[-1]) & (np.abs(v) <= _GRID[-1])
+    a = _detail(first, shown)[both]
+    b = map_coordinates(_detail(second, there), [_pixel(v[both]), _pixel(u[both])], order=1)
+    a, b = a - a.mean(), b - b.mean()
+    return float((a * b).sum() / max(math.sqrt((a**2).sum() * (b**2).sum()), 1e-9))
+
+
+def _detail(picture: Pictures, shown: tuple[float, float]) -> NDArray[np.float32]:
+    """What lies between two sharpnesses, in levels, of a thumbnail that shows these shares of its original."""
+    levels = picture.astype(np.float32)
+    fine, broad = ([_blur_wanted(sigma, share) for share in shown[::-1]] for sigma in (_SHARPNESS, 3 * _SHARPNESS))
+    return np.asarray(gaussian_filter(levels, fine) - gaussian_filter(levels, broad))
+
+
+def _pixel(place: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pixel of a thumbnail at a place between its edges -1 and 1."""
+    return (place + 1) / 2 * COPY_SHAPE[0] - 0.5
+
+
+def _blur_wanted(sigma: float, share: float) -> float:
+    """Deviation in pixels of the blur that brings a thumbnail to a sharpness of ``sigma`` half sides of its original.
+
+    A pixel is itself a blur of 0.45 pixels; a copy that shows a smaller share has smaller pixels.
+    """
+    pixel = 2 / COPY_SHAPE[0] * share
+    return math.sqrt(max((sigma / pixel) ** 2 - 0.45**2, (0.3 / share) ** 2))
+
+
+def _views(pictures: Pictures, angles: Places, radius: float) -> tuple[Spectra, NDArray[np.float32]]:
+    """Spectra of detail [frequencies, n, k, rings] and mean brightness [n, k] of the discs at angles [n, k]."""
+    spectra = np.empty((_FREQUENCIES, *angles.shape, _RINGS), np.complex64)
+    for angle in np.unique(angles):
+        rows, columns = np.nonzero(angles == angle)
+        spectra[:, rows, columns] = _spectra(pictures[rows], radius, int(angle))
+    means = np.real(spectra[0]) @ np.sqrt(_ring_areas())
+    return (spectra.reshape(_FREQUENCIES, -1, _RINGS) @ _detail_band()).reshape(spectra.shape), means
+
+
+def _power(spectra: Spectra) -> NDArray[np.float32]:
+    """Mean square [...] of what spectra [frequencies, ..., rings] stand for."""
+    return np.asarray((spectra.real**2 + spectra.imag**2).sum(axis=(0, -1)))
+
+
+def _spectra(pictures: Pictures, radius: float, angle: int) -> Spectra:
+    """Fourier series [frequencies, n, rings] round the rings of a disc; their squares add up to its mean square."""
+    levels = pictures.reshape(len(pictures), -1).astype(np.float32)
+    rings = (_sampler(radius, angle) @ levels.T).reshape(_RINGS, _SAMPLES, len(pictures))
+    series = np.fft.rfft(rings.transpose(0, 2, 1), axis=-1)[..., :_FREQUENCIES]
+    series *= (np.sqrt(_ring_areas()) / _SAMPLES)[:, None, None]
+    series[..., 1:] *= math.sqrt(2)
+    return np.ascontiguousarray(series.transpose(2, 1, 0), np.complex64)
+
+
+def _ring_areas() -> NDArray[np.float32]:
+    areas = np.arange(_RINGS) + 0.5
+    return np.asarray(areas / areas.sum(), np.float32)
+
+
+@cache
+def _coarse_band() -> Spectra:
+    return np.ascontiguousarray((_blur(0.63) - _blur(3.15))[:_COARSE])
+
+
+@cache
+def _detail_band() -> Spectra:
+    return np.ascontiguousarray(np.eye(_RINGS, dtype=np.complex64) - _blur(2.0))
+
+
+def _blur(rings: float) -> Spectra:
+    """A Gaussian blur over so many ring widths [frequencies, rings, rings], to multiply spectra with from the right."""
+    radii = np.arange(_RINGS) + 0.5
+    across = np.exp(-0.5 * ((radii[:, None] - radii) / rings) ** 2) * radii
+    across /= across.sum(axis=1, keepdims=True)
+    around = np.exp(-0.5 * (np.arange(_FREQUENCIES)[:, None] * rings / radii) ** 2)
+    weights = np.sqrt(_ring_areas())
+    matrix = around[:, None, :] * (across * weights[:, None] / weights)
+    return np.asarray(matrix.transpose(0, 2, 1), np.complex64)
+
+
+@cache
+def _sampler(radius: float, angle: int) -> csr_matrix:
+    """Weights [rings x samples, pixels] that sample a thumbnail as if it were its original, one sharpness for all."""
+    radii = (np.arange(_RINGS) + 0.5) * radius / _RINGS
+    around = 2 * np.pi * np.arange(_SAMPLES) / _SAMPLES
+    weights = []
+    for share, wave in zip(share_shown(angle), (np.cos, np.sin), strict=True):
+        place = _pixel((radii[:, None] * wave(around)).ravel() / share)
+        blur = _blur_wanted(_SHARPNESS * radius / _INNER.radius, share)
+        row = np.exp(-0.5 * ((np.arange(COPY_SHAPE[0]) - place[:, None]) / blur) ** 2)
+        row[row < 1e-3 * row.max(axis=1, keepdims=True)] = 0
+        weights.append(row / row.sum(axis=1, keepdims=True))
+    across, down = weights
+    return csr_matrix((down[:, :, None] * across[:, None, :]).reshape(len(across), -1).astype(np.float32))
