@@ -14,7 +14,6 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from scipy import ndimage
 
 from qoq_data.errors import Reason, RecordError
 from qoq_data.record import BoxOnImage as Box
@@ -58,6 +57,8 @@ def components(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], list[tuple[s
     Connectivity is full: pixels that touch by a corner belong together (8 neighbours in 2-D, 26 in 3-D). Numbers
     follow the raster order of each component's first voxel: so scipy numbers into a C-ordered array.
     """
+    from scipy import ndimage  # here, as it takes half a second that a worker on signals does not have to wait
+
     labelled = np.empty(mask.shape, np.int32)
     count = int(ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, mask.ndim), output=labelled))
     return labelled, list(ndimage.find_objects(labelled, max_label=count)) if count else []
@@ -285,6 +286,8 @@ def resize_boxes(boxes: Sequence[Box], size: tuple[int, int], new_size: tuple[in
 
 def _outer_slices(labels: NDArray[np.integer[Any]]) -> list[tuple[int, tuple[slice, ...]]]:
     """Each value other than 0, rising, and the bounding slices of all of it."""
+    from scipy import ndimage
+
     if labels.size == 0:
         return []
     if labels.min() >= 0 and labels.max() <= _DENSE_LABELS:

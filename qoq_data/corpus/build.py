@@ -58,7 +58,7 @@ def shard_jobs(recipe: Recipe, plan: SourcePlan, corpus: Store) -> list[ShardJob
     """The jobs of one source; the tables that hold its answers are hashed here, once."""
     source = plan.input.source
     files = sorted({path for shard in plan.shards for path in shard.rows["label_file"].unique()})
-    media = {one["path"] for shard in plan.shards for of_row in shard.rows["media"] for one in of_row}
+    media = {path for shard in plan.shards for path in shard.rows["media"].explode().struct.field("path").unique()}
     digests = {path: plan.input.raw.sha256(path) for path in files if path not in media}
     code = code_version(source)
     return [

@@ -11,6 +11,7 @@ from qoq_data.corpus.render_images import MaskFile, render_image
 from qoq_data.corpus.render_signals import draw_signal, render_signal
 from qoq_data.formats.image import encode_image
 from qoq_data.formats.storage import Store
+from qoq_data.formats.wfdb import Empty, empty_int16
 from qoq_data.recipe import Recipe
 from qoq_data.record import Media, View
 from qoq_data.source import MediaKind
@@ -35,12 +36,17 @@ class MediaReference:
         return cls(entry["role"], entry["kind"], entry["path"], entry["part"], window)
 
 
-def render_media(tree: Store, references: Sequence[MediaReference], recipe: Recipe) -> Media:
-    """The media of one item; raises ``RecordError`` when any of its files cannot be right."""
+def render_media(
+    tree: Store, references: Sequence[MediaReference], recipe: Recipe, empty: Empty = empty_int16
+) -> Media:
+    """The media of one item; raises ``RecordError`` when any of its files cannot be right.
+
+    ``empty`` gives the arrays that signals are decoded into.
+    """
     media = Media()
     for position, reference in enumerate(references):
         if reference.kind == "wfdb":
-            media = _with_signal(media, tree, reference, recipe)
+            media = _with_signal(media, tree, reference, recipe, empty)
         elif reference.kind == "image":
             masks = []
             for following in references[position + 1 :]:
@@ -51,8 +57,8 @@ def render_media(tree: Store, references: Sequence[MediaReference], recipe: Reci
     return media
 
 
-def _with_signal(media: Media, tree: Store, reference: MediaReference, recipe: Recipe) -> Media:
-    rendered = render_signal(tree, reference.path, reference.role, recipe.signals)
+def _with_signal(media: Media, tree: Store, reference: MediaReference, recipe: Recipe, empty: Empty) -> Media:
+    rendered = render_signal(tree, reference.path, reference.role, recipe.signals, empty)
     media = replace(
         media,
         signals=(*media.signals, rendered.signal),

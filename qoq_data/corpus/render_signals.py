@@ -15,7 +15,16 @@ from qoq_data.clinical.resampling import fixed_window, resample
 from qoq_data.clinical.signal_quality import signal_findings
 from qoq_data.errors import Reason, RecordError
 from qoq_data.formats.storage import Store
-from qoq_data.formats.wfdb import MAX_VALUES, DigitalRecord, check_budget, decode, signal_file_sizes, signal_files
+from qoq_data.formats.wfdb import (
+    MAX_VALUES,
+    DigitalRecord,
+    Empty,
+    check_budget,
+    decode,
+    empty_int16,
+    signal_file_sizes,
+    signal_files,
+)
 from qoq_data.formats.wfdb_header import Header, parse_header
 from qoq_data.formats.wfdb_packing import SignalFile
 from qoq_data.recipe import PaperRecipe, SignalRecipe
@@ -34,8 +43,10 @@ class RenderedSignal:
     provenance: tuple[Provenance, ...]
 
 
-def render_signal(tree: Store, path: str, role: str, recipe: SignalRecipe) -> RenderedSignal:
-    """Read, check and convert the recording whose header stands at ``path``.
+def render_signal(
+    tree: Store, path: str, role: str, recipe: SignalRecipe, empty: Empty = empty_int16
+) -> RenderedSignal:
+    """Read, check and convert the recording whose header stands at ``path``; ``empty`` gives its samples a place.
 
     Raises ``RecordError`` for whatever cannot be right: see ``formats.wfdb``, and LEAD_MISSING, UNIT_UNKNOWN,
     SAMPLES_OUT_OF_RANGE and SIGNAL_ALL_MISSING.
@@ -45,7 +56,7 @@ def render_signal(tree: Store, path: str, role: str, recipe: SignalRecipe) -> Re
     check_budget(header)
     layout = signal_files(header)
     files = _read_signal_files(tree, path, header, layout)
-    record, checksum_findings = _decode(header, files, layout, recipe)
+    record, checksum_findings = _decode(header, files, layout, recipe, empty)
     signal = _signal(record, path)
     if bool(np.maximum.reduce(signal.samples, axis=None) == MISSING):
         raise RecordError(Reason.SIGNAL_ALL_MISSING, "no lead holds a single sample", path)
@@ -84,10 +95,10 @@ def _read_signal_files(tree: Store, path: str, header: Header, layout: Sequence[
 
 
 def _decode(
-    header: Header, files: dict[str, bytes], layout: Sequence[SignalFile], recipe: SignalRecipe
+    header: Header, files: dict[str, bytes], layout: Sequence[SignalFile], recipe: SignalRecipe, empty: Empty
 ) -> tuple[DigitalRecord, tuple[QualityFinding, ...]]:
     try:
-        return decode(header, files, layout=layout), ()
+        return decode(header, files, layout=layout, empty=empty), ()
     except RecordError as error:
         if error.reason is not Reason.CHECKSUM_MISMATCH or recipe.checksum_mismatch == "skip":
             raise

@@ -39,40 +39,71 @@ class SampleBuffer:
     """The samples of a shard's rows, one after the other in one piece of memory that is used again for the next shard.
 
     Memory that a process has not touched yet costs more than copying into it, so a worker keeps one of these. What was
-    put in is overwritten after ``clear``.
+    put in is overwritten after ``clear``. A decoder that writes into what ``place`` gives saves the copy of ``adopt``.
     """
 
     def __init__(self) -> None:
         self._memory = np.empty(0, np.int16)
         self._used = 0
+        self._placed: dict[int, NDArray[np.int16]] = {}
+        self._end = 0
         self._rows = 0
 
     def clear(self, rows: int = 0) -> None:
         """Begin anew, for a shard of so many rows: room is made for as many of the first row's size."""
-        self._used = 0
+        self._used = self._end = 0
+        self._placed = {}
         self._rows = rows
 
+    def place(self, shape: tuple[int, int]) -> NDArray[np.int16]:
+        """Room for a signal of the next row, which becomes part of the shard when that row is adopted."""
+        start, self._end = self._end, self._end + shape[0] * shape[1]
+        self._make_room(shape[0] * shape[1])
+        self._placed[start] = place = self._memory[start : self._end].reshape(shape)
+        return place
+
     def adopt(self, row: Row) -> Row:
-        """The same row with its samples in the buffer."""
-        if not row.media.signals:
-            return row
-        signals = tuple(replace(signal, samples=self._put(signal.samples)) for signal in row.media.signals)
-        return replace(row, media=replace(row.media, signals=signals))
+        """The same row with its samples in the buffer, after those of the rows before.
+
+        The row that was given is not to be used any more: what was placed for it may be overwritten.
+        """
+        signals = row.media.signals
+        if not self._count_in([signal.samples for signal in signals]):
+            apart = [signal.samples.copy() for signal in signals]  # what is put in may lie over what was placed
+            moved = tuple(replace(one, samples=self._put(data)) for one, data in zip(signals, apart, strict=True))
+            row = replace(row, media=replace(row.media, signals=moved))
+        self._placed = {}
+        self._end = self._used
+        return row
 
     def samples(self) -> NDArray[np.int16]:
-        """Everything put in since ``clear``, flat."""
+        """Everything adopted since ``clear``, flat."""
         return self._memory[: self._used]
 
-    def _put(self, samples: NDArray[np.int16]) -> NDArray[np.int16]:
-        end = self._used + samples.size
-        if end > self._memory.size:  # the old memory lives on in the rows that hold it
-            grown = np.empty(max(end, 2 * self._used, self._rows * samples.size), np.int16)
-            grown[: self._used] = self._memory[: self._used]
-            self._memory = grown
-        place = self._memory[self._used : end].reshape(samples.shape)
-        place[:] = samples
+    def _count_in(self, signals: Sequence[NDArray[np.int16]]) -> bool:
+        """Whether they all stand where the next samples belong; if so they are part of the shard from now on."""
+        end = self._used
+        for samples in signals:
+            if self._placed.get(end) is not samples:
+                return False
+            end += samples.size
         self._used = end
+        return True
+
+    def _put(self, samples: NDArray[np.int16]) -> NDArray[np.int16]:
+        start, self._used = self._used, self._used + samples.size
+        self._end = max(self._end, self._used)
+        self._make_room(samples.size)
+        place = self._memory[start : self._used].reshape(samples.shape)
+        place[:] = samples
         return place
+
+    def _make_room(self, size: int) -> None:
+        if self._end > self._memory.size:  # the old memory lives on in the rows that hold it
+            grown = np.empty(max(self._end, 2 * self._used, self._rows * size), np.int16)
+            grown[: self._memory.size] = self._memory
+            self._memory = grown
+            self._placed = {}
 
 
 def rows_to_table(rows: Sequence[Row], buffer: SampleBuffer | None = None) -> pa.Table:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from qoq_data.corpus.ledger import Skip
@@ -18,6 +18,7 @@ from qoq_data.corpus.render import MediaReference, render_media
 from qoq_data.corpus.shard import Row, SampleBuffer, check_shard, rows_to_table, write_table
 from qoq_data.errors import Reason, RecordError
 from qoq_data.formats.storage import FileIdentity, RecordingStore, Store
+from qoq_data.formats.wfdb import Empty, empty_int16
 from qoq_data.licence import strictest
 from qoq_data.recipe import Recipe
 from qoq_data.record import Media, Provenance
@@ -57,7 +58,7 @@ class ShardJob:
     @property
     def key(self) -> str:
         """Digest of all that decides the shard's bytes, but for the raw files, whose identities stand in the part."""
-        kinds = {one["kind"] for of_row in self.plan.rows["media"] for one in of_row}
+        kinds = set(self.plan.rows["media"].explode().struct.field("kind").unique())
         sections = {"seed"}.union(*(SECTIONS[kind] for kind in kinds))
         recipe = self.recipe.model_dump(mode="json", include=sections)
         compression = self.recipe.shards.compression  # the size of shards stands in their names
@@ -104,9 +105,9 @@ def run_shard(job: ShardJob) -> ShardResult:
     rows: list[Row] = []
     skips: list[Skip] = []
     _SAMPLES.clear(job.plan.rows.height)
-    for outcome in render_rows(job, raw):
+    for outcome in render_rows(job, raw, _SAMPLES):
         if isinstance(outcome, Row):
-            rows.append(_SAMPLES.adopt(outcome))
+            rows.append(outcome)
         else:
             skips.append(outcome)
     inputs = {path: _plain(identity) for path, identity in sorted(raw.seen.items())}
@@ -119,8 +120,12 @@ def run_shard(job: ShardJob) -> ShardResult:
     return ShardResult(ShardPart(job.key, inputs, entry, tuple(skips), _tally(rows)), file.temporary, reused=False)
 
 
-def render_rows(job: ShardJob, raw: Store) -> Iterator[Row | Skip]:
-    """The rows of a shard in the plan's order, and a ledger line for each item that cannot be right."""
+def render_rows(job: ShardJob, raw: Store, buffer: SampleBuffer | None = None) -> Iterator[Row | Skip]:
+    """The rows of a shard in the plan's order, and a ledger line for each item that cannot be right.
+
+    With a ``buffer`` their samples stand in it.
+    """
+    empty = empty_int16 if buffer is None else buffer.place
     spec = job.source.spec
     licence, redistribution = strictest(spec.licences.values())
     fixed = {
@@ -137,26 +142,27 @@ def render_rows(job: ShardJob, raw: Store) -> Iterator[Row | Skip]:
     for planned in job.plan.rows.iter_rows(named=True):
         if planned["item"] != item or rendered is None:
             item = planned["item"]
-            rendered = _render_item(job, raw, planned)
+            rendered = _render_item(job, raw, planned, empty)
             if isinstance(rendered, RecordError):
                 yield Skip.of(spec.name, item, rendered)
         if isinstance(rendered, Media):
-            yield Row(fixed | _row_text(job, planned), rendered)
+            row = Row(fixed | _row_text(job, planned), rendered)
+            if buffer is not None:
+                row = buffer.adopt(row)
+                rendered = row.media  # a following row of the same item starts from where the samples are now
+            yield row
 
 
-def _render_item(job: ShardJob, raw: Store, planned: Mapping[str, Any]) -> Media | RecordError:
+def _render_item(job: ShardJob, raw: Store, planned: Mapping[str, Any], empty: Empty) -> Media | RecordError:
     try:
         references = [MediaReference.of(one) for one in planned["media"]]
-        media = render_media(raw, references, job.recipe)
+        media = render_media(raw, references, job.recipe, empty)
         label = _label_provenance(job, planned, media)
     except RecordError as error:
         return error
     except MemoryError:
         return RecordError(Reason.OVER_BUDGET, "there is not enough memory for it")
-    return Media(
-        **{name: getattr(media, name) for name in Media.__dataclass_fields__}
-        | {"provenance": (*media.provenance, label)}
-    )
+    return replace(media, provenance=(*media.provenance, label))
 
 
 def _label_provenance(job: ShardJob, planned: Mapping[str, Any], media: Media) -> Provenance:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import struct
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qoq_data.errors import Reason, RecordError, StorageError
 from qoq_data.formats.wfdb_header import Header, SignalLine, parse_header
@@ -32,18 +34,18 @@ from qoq_data.formats.wfdb_write import write_record_16
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
-
 __all__ = [
     "MAX_VALUES",
     "MISSING_INT16",
     "MISSING_INT32",
     "DigitalRecord",
+    "Empty",
     "Header",
     "SignalLine",
     "check_budget",
     "check_layout",
     "decode",
+    "empty_int16",
     "parse_header",
     "signal_file_sizes",
     "write_record_16",
@@ -122,6 +124,14 @@ def signal_file_sizes(header: Header, layout: Sequence[SignalFile] | None = None
     return {file.name: file.bytes_for(n_frames) for file in layout or signal_files(header)}
 
 
+Empty = Callable[[tuple[int, int]], NDArray[np.int16]]
+"""Gives an int16 array of a shape [leads, samples], whatever it holds."""
+
+
+def empty_int16(shape: tuple[int, int]) -> NDArray[np.int16]:
+    return np.empty(shape, np.int16)
+
+
 def decode(
     header: Header,
     files: Mapping[str, bytes | memoryview],
@@ -129,10 +139,12 @@ def decode(
     layout: Sequence[SignalFile] | None = None,
     max_values: int = MAX_VALUES,
     verify_checksums: bool = True,
+    empty: Empty = empty_int16,
 ) -> DigitalRecord:
     """Decode a record from the whole bytes of its signal files, given by the names that the header prints.
 
-    Nothing is allocated before claims, budget and sizes agree. A file may be longer than claimed by less than a frame
+    Nothing is allocated before claims, budget and sizes agree; ``empty`` gives the int16 array of that shape to decode
+    into. A file may be longer than claimed by less than a frame
     or by the filling of its last packed group; a ``.mat`` by anything, as its own head is held against the header's
     counts instead. Checksums (header(5): 16-bit sums of the stored values) are compared where the header prints both
     them and a length. Raises ``RecordError``: as ``check_layout``, and OVER_BUDGET, FILE_MISSING, FILE_TRUNCATED,
@@ -150,7 +162,7 @@ def decode(
 
     wide = any(group.storage_format in WIDE_FORMATS for group in groups)
     shape = (len(header.signals), n_samples)
-    samples: Samples = np.empty(shape, np.int32) if wide else np.empty(shape, np.int16)
+    samples: Samples = np.empty(shape, np.int32) if wide else empty(shape)
     for group, content in zip(groups, contents, strict=True):
         rows = samples[group.first : group.first + group.n_signals]
         if group.storage_format in FALL_BACK_FORMATS:

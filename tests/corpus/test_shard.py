@@ -176,6 +176,50 @@ def test_a_buffer_that_is_used_again_leaves_nothing_of_the_shard_before() -> Non
         assert table_to_parquet(rows_to_table(adopted, buffer), "lz4") == table_to_parquet(rows_to_table(rows), "lz4")
 
 
+_WAYS = st.sampled_from(["placed", "elsewhere", "placed, then replaced", "skipped", "again"])
+
+
+@settings(derandomize=True, deadline=None, max_examples=80)
+@given(st.lists(st.lists(st.tuples(_WAYS, st.integers(1, 40)), min_size=1, max_size=3), min_size=1, max_size=8))
+def test_decoding_into_the_buffer_stores_what_decoding_elsewhere_does(rows: list[list[tuple[str, int]]]) -> None:
+    """Rows of one to three signals: decoded in place or not, converted afterwards, left out, or stored twice."""
+    buffer, value = SampleBuffer(), 0
+    buffer.clear(2)
+    plain: list[Row] = []
+    adopted: list[Row] = []
+    for ways in rows:
+        signals, wanted = [], []
+        for way, length in ways:
+            value += 1
+            data = np.full((2, length), value, np.int16)
+            wanted.append(signal(data.copy()))
+            samples = data if way == "elsewhere" else buffer.place((2, length))
+            samples[:] = data
+            if way == "placed, then replaced":
+                samples = np.repeat(samples, 3, axis=1)
+                wanted[-1] = signal(samples.copy())
+            signals.append(signal(samples))
+        if any(way == "skipped" for way, _ in ways):
+            continue
+        row = Row(text(), Media(signals=tuple(signals)))
+        for _ in range(1 + any(way == "again" for way, _ in ways)):
+            plain.append(Row(text(), Media(signals=tuple(wanted))))
+            row = buffer.adopt(row)
+            adopted.append(row)
+    assert rows_to_table(adopted, buffer).equals(rows_to_table(plain))
+
+
+def test_samples_decoded_in_their_place_are_not_copied() -> None:
+    buffer = SampleBuffer()
+    buffer.clear(2)
+    for _ in range(2):
+        samples = buffer.place((2, 5))
+        samples[:] = 7
+        row = Row(text(), Media(signals=(signal(samples),)))
+        assert buffer.adopt(row) is row
+    assert buffer.samples().tolist() == [7] * 20
+
+
 def test_samples_that_lie_transposed_in_memory_are_stored_by_lead() -> None:
     samples = np.arange(12, dtype=np.int16).reshape(4, 3).T
     for rows in ([Row(text(), Media(signals=(signal(samples),)))],):
