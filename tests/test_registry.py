@@ -79,7 +79,7 @@ def test_the_nearest_name_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch)
     with pytest.raises(UnknownNameError, match=r"There is no source 'bsui'\. Did you mean 'busi'\?"):
         get_source("bsui")
-    with pytest.raises(UnknownNameError, match="There are: busi, "):
+    with pytest.raises(UnknownNameError, match="There are: aptos-2019, "):
         get_source("qqqqqqqq")
 
 

@@ -372,14 +372,20 @@ def _blur(rings: float) -> Spectra:
 @cache
 def _sampler(radius: float, angle: int) -> csr_matrix:
     """Weights [rings x samples, pixels] that sample a thumbnail as if it were its original, one sharpness for all."""
+    side = COPY_SHAPE[0]
     radii = (np.arange(_RINGS) + 0.5) * radius / _RINGS
     around = 2 * np.pi * np.arange(_SAMPLES) / _SAMPLES
-    weights = []
+    weights, pixels = [], []
     for share, wave in zip(share_shown(angle), (np.cos, np.sin), strict=True):
-        place = _pixel((radii[:, None] * wave(around)).ravel() / share)
+        place = _pixel((radii[:, None] * wave(around)).ravel() / share)[:, None]
         blur = _blur_wanted(_SHARPNESS * radius / _INNER.radius, share)
-        row = np.exp(-0.5 * ((np.arange(COPY_SHAPE[0]) - place[:, None]) / blur) ** 2)
-        row[row < 1e-3 * row.max(axis=1, keepdims=True)] = 0
-        weights.append(row / row.sum(axis=1, keepdims=True))
-    across, down = weights
-    return csr_matrix((down[:, :, None] * across[:, None, :]).reshape(len(across), -1).astype(np.float32))
+        reach = math.ceil(3.7 * blur)  # a thousandth of the middle's weight
+        pixel = np.rint(place).astype(np.intp) + np.arange(-reach, reach + 1)
+        weight = np.where((pixel >= 0) & (pixel < side), np.exp(-0.5 * ((pixel - place) / blur) ** 2), 0)
+        weights.append(weight / weight.sum(axis=1, keepdims=True))
+        pixels.append(np.clip(pixel, 0, side - 1))
+    (across, down), (columns, rows) = weights, pixels
+    indices = (rows[:, :, None] * side + columns[:, None, :]).ravel()
+    values = (down[:, :, None] * across[:, None, :]).astype(np.float32).ravel()
+    starts = np.arange(len(across) + 1) * (across.shape[1] * down.shape[1])
+    return csr_matrix((values, indices, starts), shape=(len(across), side * side))

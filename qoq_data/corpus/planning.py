@@ -141,11 +141,10 @@ def _scan(recipe: Recipe, one: SourceInput, corpus: Store | None, engine: Engine
             if inspector == name:
                 answers = facts.select("item", pl.col(column).alias(f"answer.{task.name}"))
                 items = items.join(answers, on="item", how="left", maintain_order="left")
-        if name == "picture_content":
-            if recipe.label_conflict == "skip":
-                clashing = conflicting(facts, items)
-                skips += conflict_skips(source.name, items, clashing)
-                items = items.filter(~pl.col("item").is_in(sorted(clashing)))
+        if name == "picture_content" and recipe.label_conflict == "skip":
+            clashing = conflicting(facts, items)
+            skips += conflict_skips(source.name, items, clashing)
+            items = items.filter(~pl.col("item").is_in(sorted(clashing)))
         if name in ("picture_content", "picture_originals"):
             pictures[name] = facts
     links = _content_links(pictures, items, recipe.near_duplicates)

@@ -84,14 +84,18 @@ def render_image(
     leaves its picture.
     """
     data = tree.read(path, IMAGE_FILE_LIMIT)
-    decoded = decode_image(data, path) if window is None else _tiled_picture(data, path)
-    full = (decoded.pixels.shape[1], decoded.pixels.shape[0])
+
+    def fit(width: int, height: int) -> tuple[int, int]:
+        return fit_size(width, height, recipe.images.max_pixels, recipe.images.longest_side)
+
+    decoded = decode_image(data, path, fit=fit) if window is None else _tiled_picture(data, path)
+    full = decoded.full_size
     cut = window or (0, 0, *full)
     if not (0 <= cut[0] < cut[2] <= full[0] and 0 <= cut[1] < cut[3] <= full[1]):
         detail = f"the window {_span(cut)} leaves the picture, which is {full[0]} x {full[1]}"
         raise RecordError(Reason.MASK_SHAPE_MISMATCH, detail, path)
     size = (cut[2] - cut[0], cut[3] - cut[1])
-    stored = fit_size(*size, recipe.images.max_pixels, recipe.images.longest_side)
+    stored = fit(*size)
     read = [_read_mask(tree, mask, full, window) for mask in masks]
     layers = [layer for of_file, _ in read for layer in of_file]
     found = _boxes([layer.mask for layer in layers], [layer.label for layer in layers], index, recipe.boxes)
@@ -132,16 +136,16 @@ def _span(window: Window) -> str:
 def _stored_bytes(
     data: bytes, decoded: DecodedImage, cut: Window, stored: tuple[int, int], recipe: ImageRecipe
 ) -> bytes:
-    height, width = decoded.pixels.shape[:2]
-    if decoded.untouched and stored == (width, height):
+    if decoded.untouched and stored == decoded.full_size:
         return data
-    pixels = resize_image(decoded.pixels[cut[1] : cut[3], cut[0] : cut[2]], stored)
-    return encode_image(pixels, "JPEG" if recipe.encoding == "jpeg" else "PNG", recipe.quality)
+    whole = cut == (0, 0, *decoded.full_size)  # which may have been decoded smaller
+    picture = resize_image(decoded.image if whole else decoded.image.crop(cut), stored)
+    return encode_image(picture, "JPEG" if recipe.encoding == "jpeg" else "PNG", recipe.quality)
 
 
 def _taken(decoded: DecodedImage, window: Window | None, size: tuple[int, int], stored: tuple[int, int]) -> str:
-    height, width = decoded.pixels.shape[:2]
-    steps = [f"the window {_span(window)} of {width} x {height}" if window else "the whole picture"]
+    full = f"{decoded.full_size[0]} x {decoded.full_size[1]}"
+    steps = [f"the window {_span(window)} of {full}" if window else "the whole picture"]
     if decoded.orientation_applied != 1:
         steps.append(f"turned upright from EXIF orientation {decoded.orientation_applied}")
     steps += decoded.conversions

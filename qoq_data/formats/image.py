@@ -198,7 +198,7 @@ def fit_size(width: int, height: int, max_pixels: int = 524_288, longest_side: i
         return width, height
     side = min(longest, longest_side)
     new_width = min(width, width * side // longest, math.isqrt(max_pixels * width // height))
-    new_height = max(1, min(height, height * side // longest, math.isqrt(max_pixels * height // width)))
+    new_height = max(1, min(height, height * side // longest, math.isqrt(max_pixels * height // width), max_pixels))
     return max(1, min(new_width, max_pixels // new_height)), new_height
 
 

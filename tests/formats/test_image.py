@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 
@@ -322,6 +322,9 @@ def test_label_maps_keep_their_values() -> None:
 
 @settings(max_examples=200, derandomize=True, deadline=None, database=None)
 @given(st.integers(1, 20_000), st.integers(1, 20_000), st.integers(1, 10**6), st.integers(1, 4000))
+@example(1, 2, 1, 4000)
+@example(1, 4, 1, 4000)
+@example(2, 1, 1, 4000)
 def test_fit_size(width: int, height: int, max_pixels: int, longest: int) -> None:
     w, h = fit_size(width, height, max_pixels, longest)
     assert 1 <= w <= width
