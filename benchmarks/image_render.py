@@ -1,7 +1,7 @@
 """``image_render``: pictures a second from raw files to a finished shard, beside plain Pillow with ``datasets``.
 
-Four kinds of picture as the sources ship them: a grey JPEG and a colour JPEG within the budget, a PNG with a mask, and
-a JPEG three times over the budget, which is scaled and encoded again. Ours checks, hashes, makes boxes and writes the
+Kinds of picture as the sources ship them: a grey JPEG and a colour JPEG within the budget, a PNG with a mask, a JPEG
+nearly four times over the budget and a chest film of twelve times, which are scaled and encoded again. Ours checks, hashes, makes boxes and writes the
 rows as a build does; the plain way opens with Pillow, scales, saves, and writes with ``datasets``; the limit is
 decoding the same files and nothing else. All files are read from memory-backed pages; nothing is synced.
 """
@@ -27,9 +27,15 @@ from qoq_data.recipe import Recipe, SourceRecipe
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-COPIES, COPIES_QUICK = 24, 4
+COPIES, COPIES_QUICK = 16, 2
 ROUNDS, ROUNDS_QUICK = 5, 1
-_SIZES = {"grey jpeg": (390, 320), "colour jpeg": (600, 450), "png and mask": (500, 400), "large jpeg": (1600, 1200)}
+_SIZES = {
+    "grey jpeg": (390, 320),
+    "colour jpeg": (600, 450),
+    "png and mask": (500, 400),
+    "large jpeg": (1600, 1200),
+    "grey film": (2320, 2828),
+}
 _TEXT: dict[str, Any] = {
     "id": "made/0/kind", "source": "made", "source_version": "1", "domain": "dermatology", "modality": "picture",
     "task": "kind", "split": "train", "patient": None, "study": None, "question": "Which?", "choices": ["a", "b"],
@@ -80,7 +86,7 @@ def write_pictures(folder: Path, copies: int) -> dict[str, list[list[MediaRefere
             scene = Scene(0.5, (1.1, 0.95, 0.9), spots=(Spot((0.5, 0.5), (0.2, 0.15)),))
             pixels, masks = draw_scene(scene, width, height, rng)
             stem = f"{kind.replace(' ', '-')}-{number}"
-            if kind == "grey jpeg":
+            if kind.startswith("grey"):
                 pixels = np.ascontiguousarray(pixels[..., 0])
             suffix = "png" if kind == "png and mask" else "jpg"
             data = encode_image(pixels, "PNG" if suffix == "png" else "JPEG", 90)
