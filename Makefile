@@ -1,4 +1,5 @@
 # make demo   a virtual environment, synthetic sources, one corpus, a picture of rows
+# make sheets a picture of rows for each source, into docs/sources
 # make test   everything that CI checks by running; make test-fast in under a minute
 #
 # PYTHON            the interpreter to make the environment with (3.11 or newer)
@@ -13,7 +14,7 @@ DEMO ?= demo
 PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 	$(if $(PIP_EXTRA_INDEX),--extra-index-url $(PIP_EXTRA_INDEX))
 
-.PHONY: demo test test-fast check install install-dev clean
+.PHONY: demo test test-fast check sheets install install-dev clean
 
 demo: install
 	$(VENV)/bin/qoq-data build recipes/demo.yaml --synthetic --out $(DEMO)/corpus
@@ -32,6 +33,9 @@ check: install-dev
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/qoq-data card --check
+
+sheets: install
+	$(VENV)/bin/python scripts/source_sheets.py
 
 install: $(VENV)/installed
 install-dev: $(VENV)/installed-dev

@@ -1,9 +1,10 @@
 """``image_render``: pictures a second from raw files to a finished shard, beside plain Pillow with ``datasets``.
 
 Kinds of picture as the sources ship them: a grey JPEG and a colour JPEG within the budget, a PNG with a mask, a JPEG
-nearly four times over the budget and a chest film of twelve times, which are scaled and encoded again. Ours checks, hashes, makes boxes and writes the
-rows as a build does; the plain way opens with Pillow, scales, saves, and writes with ``datasets``; the limit is
-decoding the same files and nothing else. All files are read from memory-backed pages; nothing is synced.
+nearly four times over the budget and a chest film of twelve times, which are scaled and encoded again. Ours checks,
+hashes, makes boxes and writes the rows as a build does; the plain way opens with Pillow, scales, saves, and writes with
+``datasets``; the limit is decoding the same files in full and nothing else. All files are read from memory; nothing is
+synced.
 """
 
 from __future__ import annotations
