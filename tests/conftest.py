@@ -14,7 +14,7 @@ WHOLE_BUILDS = (
     "clinical/test_ecg_features", "clinical/test_ecg_intervals", "clinical/test_fingerprints",
     "corpus/test_build", "corpus/test_doctor", "corpus/test_hostile", "corpus/test_inspect",
     "corpus/test_kill", "corpus/test_real_files", "corpus/test_render", "corpus/test_resume", "corpus/test_trace",
-    "corpus/test_verify", "corpus/test_expand", "formats/test_wfdb_hostile", "formats/test_wfdb_real", "formats/test_workbook",
+    "corpus/test_verify", "corpus/test_expand", "corpus/test_shared", "formats/test_wfdb_hostile", "formats/test_wfdb_real", "formats/test_workbook",
     "sources/test_aptos", "sources/test_bcss", "sources/test_brain", "sources/test_busi", "sources/test_ch",
     "sources/test_class", "sources/test_co", "sources/test_cpsc", "sources/test_ct", "sources/test_georgia",
     "sources/test_ham", "sources/test_isic", "sources/test_jichi", "sources/test_lc25000", "sources/test_messidor",

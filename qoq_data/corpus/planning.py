@@ -73,7 +73,7 @@ class _Scanned:
     tasks: tuple[Task, ...]
     items: pl.DataFrame
     sides_given: pl.DataFrame
-    links: list[tuple[int, int]]
+    pictures: Mapping[str, pl.DataFrame]
     facts: pl.DataFrame
     skips: list[Skip]
     found: int
@@ -98,7 +98,7 @@ def plan_corpus(
     offsets = [0]
     for one in scanned:
         offsets.append(offsets[-1] + one.items.height)
-    links = [(a + offset, b + offset) for one, offset in zip(scanned, offsets, strict=False) for a, b in one.links]
+    links = _content_links(scanned, offsets, recipe.near_duplicates)
     together = together.with_columns(join_groups(together["group_key"], links))
     given = pl.concat([one.sides_given for one in scanned])
     sides = assign_splits(together, recipe.seed, recipe.split.validation, recipe.split.test, given)
@@ -147,22 +147,32 @@ def _scan(recipe: Recipe, one: SourceInput, corpus: Store | None, engine: Engine
             items = items.filter(~pl.col("item").is_in(sorted(clashing)))
         if name in ("picture_content", "picture_originals"):
             pictures[name] = facts
-    links = _content_links(pictures, items, recipe.near_duplicates)
-    return _Scanned(one, version, tasks, items, given, links, every_fact, skips, found)
+    return _Scanned(one, version, tasks, items, given, pictures, every_fact, skips, found)
 
 
-def _content_links(facts: Mapping[str, pl.DataFrame], items: pl.DataFrame, near: bool) -> list[tuple[int, int]]:
-    """Pairs of rows of ``items`` that share content: equal pixels, and with ``near`` copies of a picture too."""
-    kept = {
-        name: table.join(items.select("item"), on="item", how="semi", maintain_order="left")
-        for name, table in facts.items()
-    }
-    links: list[tuple[int, int]] = []
-    if "picture_content" in kept:
-        links += same_content(kept["picture_content"]) + (near_content(kept["picture_content"]) if near else [])
-    if "picture_originals" in kept and near:
-        links += same_original(kept["picture_originals"])
+def _content_links(scanned: Sequence[_Scanned], offsets: Sequence[int], near: bool) -> list[tuple[int, int]]:
+    """Pairs of rows of all sources' items together that share content: equal pixels, and with ``near`` copies too.
+
+    Pictures are compared across sources, since ids of two of them do not join (ISIC and HAM10000 share pictures).
+    """
+    found: dict[str, list[pl.DataFrame]] = {}
+    for one, offset in zip(scanned, offsets, strict=False):
+        rows = one.items.select("item").with_row_index("row", offset)
+        for name, facts in one.pictures.items():
+            found.setdefault(name, []).append(rows.join(facts, on="item", maintain_order="left"))
+    tables = [(same_content, table) for table in _together(found.get("picture_content"))]
+    if near:
+        tables += [(near_content, table) for table in _together(found.get("picture_content"))]
+        tables += [(same_original, table) for table in found.get("picture_originals", [])]
+    links = []
+    for pairs_of, table in tables:
+        rows = table["row"].to_list()
+        links += [(rows[a], rows[b]) for a, b in pairs_of(table)]
     return links
+
+
+def _together(tables: Sequence[pl.DataFrame] | None) -> list[pl.DataFrame]:
+    return [pl.concat(tables)] if tables else []
 
 
 def _plan(recipe: Recipe, one: _Scanned, items: pl.DataFrame) -> SourcePlan:
