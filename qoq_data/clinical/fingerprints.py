@@ -111,7 +111,7 @@ def _near_pairs(hashes: NDArray[np.uint64], max_distance: int) -> _Pairs:
         return _in_order(_compared(hashes, np.arange(len(hashes)), max_distance), len(hashes))
     lanes = np.stack([_in_lanes(hashes[:, 0]), _in_lanes(hashes[:, 4])], axis=1)
     turned = lanes[:, :, None] ^ _FLIPS
-    expected = np.stack([_in_lanes(hashes[:, turn]) for turn in (0, 1, 2, 3, 4, 7, 6, 5)], axis=1).reshape(-1, 2, 4)
+    expected = np.stack([_in_lanes(turn) for turn in hashes.T], axis=1).reshape(-1, 2, 4)
     regular = (turned == expected).all(axis=(1, 2))
     keys = lanes[regular]
     if _count_candidates(keys, radius) * _CANDIDATE_COST > len(hashes) ** 2 / 2:
@@ -153,7 +153,7 @@ def _compared(hashes: NDArray[np.uint64], rows: NDArray[np.intp], max_distance: 
 def _lane_order() -> NDArray[np.intp]:
     """Places of the 64 bits, so that the four lanes of 16 hold one parity of both frequencies each."""
     row, column = np.divmod(np.arange(_LOW * _LOW), _LOW)
-    return np.lexsort((column, row, column % 2, row % 2))
+    return np.asarray(np.lexsort((column, row, column % 2, row % 2)))
 
 
 _LANE_ORDER: Final = _lane_order()
@@ -163,7 +163,8 @@ _FLIPS: Final = np.array([0, 0x0000FFFF0000FFFF, 0x0000FFFFFFFF0000, 0x00000000F
 
 def _in_lanes(hashes: NDArray[np.uint64]) -> NDArray[np.uint64]:
     bits = np.unpackbits(np.ascontiguousarray(hashes).astype(">u8").view(np.uint8).reshape(-1, 8), axis=1)
-    return np.packbits(bits[:, _LANE_ORDER], axis=1).view(">u8")[:, 0].astype(np.uint64)
+    lanes = np.ascontiguousarray(np.packbits(bits[:, _LANE_ORDER], axis=1))
+    return lanes.view(">u8")[:, 0].astype(np.uint64)
 
 
 def _lane(keys: NDArray[np.uint64], lane: int) -> NDArray[np.intp]:
@@ -197,7 +198,7 @@ def _looked_up(keys: NDArray[np.uint64], radius: int, max_distance: int) -> Iter
     index is made anew for later rows at some stages, since a row is only looked up among those after it.
     """
     n = len(keys)
-    stage = -(-n // _STAGES)
+    stage = max(1, -(-n // _STAGES))
     for begin in range(0, n, stage):
         for lane in range(_LANES):
             changes = _changes(lane, radius)

@@ -43,6 +43,7 @@ LEAST_DETAIL: Final = 3.0
 """Deviation of a disc's detail in grey levels below which there is nothing to compare; JPEG noise on white is 0.3."""
 
 _BRIGHTNESS: Final = 4.0  # grey levels by which the means of one disc in two copies may differ; found: 0.7
+_ROUGH_BRIGHTNESS: Final = 12.0  # the same at the angles of candidates, which are up to 3 degrees off
 _NEAR: Final = 0.40  # distance of two candidates
 _PROMISING: Final = 0.7  # least agreement of a candidate at its own two angles
 _RINGS: Final = 12
@@ -71,7 +72,7 @@ class _Disc:
 
 
 _INNER: Final = _Disc(0.38, (0, 6, 12, 17, 21, 24), MAX_ANGLE)
-_WIDE: Final = _Disc(0.68, (0, 5, 10, 14), 15)
+_WIDE: Final = _Disc(0.68, (0, 4, 8, 12, 15), 15)
 
 
 def share_shown(angle: float) -> tuple[float, float]:
@@ -215,7 +216,9 @@ def _agree(first: Pictures, at_first: Places, second: Pictures, at_second: Place
     """
     angles = np.array(disc.angles)
     agreed = np.zeros(len(first), np.bool_)
-    rough = _register(first, angles[at_first][:, None], second, angles[at_second][:, None], disc.radius)
+    rough = _register(
+        first, angles[at_first][:, None], second, angles[at_second][:, None], disc.radius, _ROUGH_BRIGHTNESS
+    )
     kept = np.flatnonzero(rough.agreement >= _PROMISING)
     near = np.clip(angles[:, None] + np.arange(-_REACH, _REACH + 1), 0, disc.largest)
     first_angles, second_angles = near[at_first[kept]], near[at_second[kept]]
@@ -246,12 +249,17 @@ class _Registration:
 
 
 def _register(
-    first: Pictures, first_angles: Places, second: Pictures, second_angles: Places, radius: float
+    first: Pictures,
+    first_angles: Places,
+    second: Pictures,
+    second_angles: Places,
+    radius: float,
+    brightness: float = _BRIGHTNESS,
 ) -> _Registration:
     """The best of n pairs of discs over their angles [n, k] and [n, k], every turn and both parities.
 
     Concordance is twice the covariance over the sum of the variances, of what a blur over two rings takes away; -1
-    where brightness differs or there is no detail.
+    where mean levels differ by more than ``brightness`` or there is no detail.
     """
     a, a_mean = _views(first, first_angles, radius)
     b, b_mean = _views(second, second_angles, radius)
@@ -261,7 +269,7 @@ def _register(
     covariance = np.fft.irfft(cross, _TURNS) * _TURNS
     a_power, b_power = _power(a)[:, :, None], _power(b)[:, None, :]
     comparable = (np.minimum(a_power, b_power) >= LEAST_DETAIL**2) & (
-        np.abs(a_mean[:, :, None] - b_mean[:, None, :]) <= _BRIGHTNESS
+        np.abs(a_mean[:, :, None] - b_mean[:, None, :]) <= brightness
     )
     scale = np.where(comparable, 2 / np.maximum(a_power + b_power, LEAST_DETAIL**2), 0)
     concordance = covariance * scale[..., None, None]

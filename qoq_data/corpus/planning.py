@@ -164,10 +164,10 @@ def _content_links(scanned: Sequence[_Scanned], offsets: Sequence[int], near: bo
     if near:
         tables += [(near_content, table) for table in _together(found.get("picture_content"))]
         tables += [(same_original, table) for table in found.get("picture_originals", [])]
-    links = []
+    links: list[tuple[int, int]] = []
     for pairs_of, table in tables:
-        rows = table["row"].to_list()
-        links += [(rows[a], rows[b]) for a, b in pairs_of(table)]
+        places = table["row"].to_list()
+        links += [(places[a], places[b]) for a, b in pairs_of(table)]
     return links
 
 

@@ -123,6 +123,45 @@ def test_pairs_across_blocks() -> None:
     assert near_duplicate_pairs(hashes, 5) == [(70, 4150, 0), (4098, 4199, 2)]
 
 
+def every_pair(hashes: np.ndarray, max_distance: int) -> list[tuple[int, int, int]]:
+    found = []
+    for i in range(len(hashes)):
+        distances = np.bitwise_count(hashes[i + 1 :] ^ hashes[i, 0]).min(axis=1)
+        found += [(i, i + 1 + j, int(distances[j])) for j in np.flatnonzero(distances <= max_distance).tolist()]
+    return found
+
+
+@pytest.fixture(scope="module")
+def many() -> np.ndarray:
+    """Hashes of 5,000 pictures, enough for the index: turned and noisy copies, flat and symmetric ones among them."""
+    random = np.random.default_rng(11)
+    pictures = random.integers(0, 256, (5000, 32, 32), dtype=np.uint8)
+    for place in range(0, 800, 2):
+        turned = np.rot90(pictures[place], random.integers(4))[:: random.choice([-1, 1])]
+        noise = random.integers(-20, 21, turned.shape) * random.integers(0, 4)
+        pictures[4999 - place // 2] = np.clip(turned + noise, 0, 255)
+    pictures[801] = 90
+    pictures[803] = 91
+    pictures[805] = pictures[805] // 2 + pictures[805][:, ::-1] // 2
+    pictures[807] = pictures[805] // 2 + pictures[805].T // 2
+    pictures[809] = pictures[805][::-1]
+    return thumbnail_hashes(pictures)
+
+
+@pytest.mark.parametrize("max_distance", [0, 3, MAX_DISTANCE, 11, 12])
+def test_the_index_finds_what_comparing_every_pair_finds(max_distance: int, many: np.ndarray) -> None:
+    expected = every_pair(many, max_distance)
+    assert near_duplicate_pairs(many, max_distance) == expected
+    assert {(801, 803), (805, 809)} <= {(i, j) for i, j, _ in expected}
+    assert len(expected) > 100
+
+
+def test_the_index_gives_way_where_most_are_alike(many: np.ndarray) -> None:
+    alike = many.copy()
+    alike[1000:2800] = many[4400]  # 1.6 million pairs, which the index would give eight times
+    assert near_duplicate_pairs(alike) == every_pair(alike, MAX_DISTANCE)
+
+
 def test_flat_pictures() -> None:
     black, grey = np.zeros((32, 32), np.uint8), np.full((32, 32), 90, np.uint8)
     assert perceptual_hash(black) == perceptual_hash(grey) == 0
