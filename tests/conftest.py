@@ -10,14 +10,14 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 WHOLE_BUILDS = (
-    "cli", "contract", "engines", "pitfalls", "publish", "view",
-    "clinical/test_ecg_features", "clinical/test_ecg_intervals", "clinical/test_fingerprints",
-    "corpus/test_build", "corpus/test_doctor", "corpus/test_hostile", "corpus/test_inspect",
-    "corpus/test_kill", "corpus/test_real_files", "corpus/test_render", "corpus/test_resume", "corpus/test_trace",
-    "corpus/test_verify", "corpus/test_expand", "corpus/test_shared", "formats/test_wfdb_hostile", "formats/test_wfdb_real", "formats/test_workbook",
-    "sources/test_aptos", "sources/test_bcss", "sources/test_brain", "sources/test_busi", "sources/test_ch",
-    "sources/test_class", "sources/test_co", "sources/test_cpsc", "sources/test_ct", "sources/test_georgia",
-    "sources/test_ham", "sources/test_isic", "sources/test_jichi", "sources/test_lc25000", "sources/test_messidor",
+    "cli", "contract", "engines", "pitfalls", "publish", "view", "clinical/test_ecg_features",
+    "clinical/test_ecg_intervals", "clinical/test_fingerprints", "corpus/test_build", "corpus/test_doctor",
+    "corpus/test_hostile", "corpus/test_inspect", "corpus/test_kill", "corpus/test_real_files", "corpus/test_render",
+    "corpus/test_resume", "corpus/test_trace", "corpus/test_verify", "corpus/test_expand", "corpus/test_shared",
+    "formats/test_wfdb_hostile", "formats/test_wfdb_real", "formats/test_workbook", "sources/test_aptos",
+    "sources/test_bcss", "sources/test_brain", "sources/test_busi", "sources/test_ch", "sources/test_class",
+    "sources/test_co", "sources/test_cpsc", "sources/test_ct", "sources/test_georgia", "sources/test_ham",
+    "sources/test_isic", "sources/test_jichi", "sources/test_lc25000", "sources/test_messidor",
     "sources/test_mimic_cxr", "sources/test_pad",
 )  # fmt: skip
 """Folders and modules whose tests build corpora, damage files by the hundred or measure many: not for test-fast."""
