@@ -96,7 +96,7 @@ def near_duplicate_pairs(hashes: NDArray[np.uint64], max_distance: int = MAX_DIS
 
     ``hashes`` is uint64 [n, 8]. The answer is complete. 300,000 hashes of unlike pictures take about half a minute
     (``python -m benchmarks near_duplicates``); where so many are alike that an index does not help, or for distances
-    over 11, every pair is compared, ten times as slow.
+    over 11, every pair is compared, seventeen times as slow.
     """
     i, j, distance = _near_pairs(hashes, max_distance)
     return list(zip(i.tolist(), j.tolist(), distance.tolist(), strict=True))

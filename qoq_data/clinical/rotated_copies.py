@@ -10,10 +10,24 @@ is 1.7 times as tall as it should be. Three steps:
    of two rings' coefficients know neither: pictures whose products are near are candidates, by a blocked product of
    matrices over all pairs.
 3. Candidates are confirmed by registration: the two discs at every angle near the candidate's, in both parities, turned
-   against each other in steps of 1.9 degrees, must agree in their detail, their contrast and their brightness.
+   against each other in steps of 1.9 degrees, must agree in their detail, their contrast and their brightness, and
+   then in their detail wherever both pictures show the original.
 
 A picture whose middle is blank has no detail to agree in; a wider disc is then looked at, which only copies turned by
-at most 15 degrees, or zoomed by at most 1.4, show. Copies must share the original's centre.
+at most 15 degrees, or zoomed by at most 1.4, show. Copies must share the original's centre, and have its levels.
+
+Measured on drawn tissue of one stain, copies made by Augmentor's formula and saved as JPEG of quality 75:
+
+* 20 copies each of 1,250 originals, a fifth of them 45 % blank: 4 copies of one blank original stood apart from its
+  others, 24,996 did not; of 312 million pairs none was joined wrongly, so that no group held two originals. 3.5 minutes
+  on two cores, 0.84 GB.
+* 4 copies each of 1,000 originals: of 500 that were at most 25 % blank all were found whole, of 250 that were 45 %
+  blank all but 1, of 250 that were 60 % blank all but 6, and none was joined wrongly.
+* A plain turn by up to 45 degrees with its zoom: 150 of 150 pairs.
+
+Of real pictures: 6 copies each of 19 skin and ultrasound pictures were found whole, none joined wrongly; two fundus
+photographs have too little detail in their middle and were mostly missed. Five copies of one original of LC25000 that
+stand printed in public were joined.
 """
 
 from __future__ import annotations
@@ -37,7 +51,11 @@ AGREEMENT: Final = 0.8
 """Least concordance of the detail of two copies, 1 for equal discs."""
 
 WHOLE_AGREEMENT: Final = 0.6
-"""Least correlation of the detail of two registered copies wherever both show the original."""
+"""Least correlation of the detail of two registered copies wherever both show the original.
+
+Of 5,971 pairs of copies that were candidates 99 in 100 reached 0.63, and half 0.98; a miss is one of several links of
+its group. The best of 7,324 wrong candidates, the likest of 8 million pairs, reached 0.44.
+"""
 
 LEAST_DETAIL: Final = 3.0
 """Deviation of a disc's detail in grey levels below which there is nothing to compare; JPEG noise on white is 0.3."""
