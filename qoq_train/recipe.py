@@ -61,7 +61,7 @@ class MethodRecipe(Section):
     max_clusters: int = Field(10, ge=1, le=64)
     elbow_tolerance: float = Field(0.10, ge=0, lt=1)
     mean_reward_floor: float = Field(0.05, ge=0, le=1, description="0 is the paper's")
-    max_weight_ratio: float | None = Field(10.0, gt=1, description="null is the paper's")
+    max_weight_ratio: float | None = Field(30.0, gt=1, description="null is the paper's")
     normalise_std: bool = Field(default=True, strict=True)
     filter_zero_variance: bool = Field(default=False, strict=True, description="leave equal groups out of the loss")
     loss: Literal["ppo_clip", "gspo", "cispo"] = "ppo_clip"
@@ -77,9 +77,11 @@ class MethodRecipe(Section):
 class RewardRecipe(Section):
     preset: Literal["default", "paper", "released"] = "default"
     weights: dict[str, float] | None = Field(None, description="by part; null takes the preset's")
-    missing: Literal["renormalise", "zero"] = Field("renormalise", description="when a part does not apply to a row")
-    box_iou: Literal["matched", "mean", "max"] = "matched"
-    custom: str | None = Field(None, description="a reward of your own, module:function")
+    missing: Literal["renormalise", "zero"] | None = Field(
+        None, description="when a part does not apply to a row; null takes the preset's"
+    )
+    box_overlap: Literal["matched", "mean", "max"] | None = Field(None, description="null takes the preset's")
+    custom: tuple[str, ...] = Field((), description="rewards of your own, module:function or an entry point's name")
 
 
 class RolloutRecipe(Section):

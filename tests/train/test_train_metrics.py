@@ -219,6 +219,13 @@ def test_interval_equals_a_slow_bootstrap_of_groups() -> None:
     assert (low, high) == pytest.approx(tuple(np.quantile(slow, (0.025, 0.975))), abs=0.03)
 
 
+def test_a_label_that_a_draw_lacks_is_skipped_in_it() -> None:
+    # Draws of the first patient alone have F1 1, of the second alone 0, of both (2/3 + 0) / 2.
+    found = report([one("a", "a", group="1"), one("b", "a", group="2")], replicates=200)
+    assert bounds(found) == (0, 1)
+    assert values(found.overall)["macro_f1"] == pytest.approx(1 / 3)
+
+
 def test_rows_of_one_patient_go_together() -> None:
     # Ten patients of 20 equal rows each: the interval is that of ten draws, not of two hundred.
     rows = [one("a", "a" if patient % 2 else "b", group=str(patient)) for patient in range(10) for _ in range(20)]
