@@ -50,6 +50,7 @@ $(VENV)/installed: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP_INSTALL) --editable ".[dev,train]"
+	$(VENV)/bin/python scripts/prepare_cpu_vllm.py
 	@touch $@ $(VENV)/installed
 
 clean:
