@@ -19,7 +19,7 @@ WHOLE_BUILDS = (
     "sources/test_co", "sources/test_cpsc", "sources/test_ct", "sources/test_georgia", "sources/test_ham",
     "sources/test_isic", "sources/test_jichi", "sources/test_lc25000", "sources/test_messidor",
     "sources/test_mimic_cxr", "sources/test_pad", "train/test_advantages_history", "train/test_data",
-    "train/test_learning", "train/test_models", "train/test_rollout", "train/test_trainer",
+    "train/test_cli", "train/test_learning", "train/test_models", "train/test_rollout", "train/test_trainer",
 )  # fmt: skip
 """Folders and modules whose tests build corpora, damage files by the hundred or measure many: not for test-fast."""
 
