@@ -31,6 +31,7 @@ THUMBNAIL_SHAPE: Final = (_SIDE, _SIDE)
 _LOW: Final = 8
 _COSINES: Final = np.cos(np.pi / _SIDE * np.arange(_LOW)[:, None] * (np.arange(_SIDE) + 0.5))
 _FLAT_LEVELS: Final = 2.0  # a thumbnail that spreads less than this has no content to standardise, only noise
+_BLACK: Final = 12  # the most that JPEG and averaging leave of a black surround, in levels
 _ROWS: Final = 64
 _COLUMNS: Final = 4096  # 64 x 4096 hashes: a block that stays in a core's cache
 _QUERIES: Final = 128
@@ -229,7 +230,8 @@ def confirm_pair(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> bool:
     """Whether two thumbnails [32, 32] show one picture, in any turn or flip and at any brightness and contrast.
 
     Both are brought to mean 0 and deviation 1; their mean absolute difference in the best of the eight turns must be
-    below ``CONFIRM_THRESHOLD``. Two flat pictures are one picture; a flat one and another are not.
+    below ``CONFIRM_THRESHOLD``, over the whole and over what is not black in both: the black frame that all fundus
+    photographs share is no likeness. Two flat pictures are one picture; a flat one and another are not.
     """
     return bool(_confirmed(first[None], second[None])[0])
 
@@ -245,6 +247,26 @@ def confirmed_pairs(thumbnails: NDArray[np.uint8], max_distance: int = MAX_DISTA
     return pairs
 
 
+def _agree_where_lit(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Whether pairs [n, 32, 32] in one turn agree as they must where either is not black, clear of the frame's edge."""
+    lit = _clear_of_black(first) | _clear_of_black(second)
+    count = np.maximum(lit.sum(axis=(1, 2)), 1)[:, None, None]
+    sides = []
+    for side in (first, second):
+        centred = np.where(lit, side - (side * lit).sum(axis=(1, 2), keepdims=True) / count, 0.0)
+        spread = np.sqrt((centred**2).sum(axis=(1, 2), keepdims=True) / count)
+        sides.append(centred / np.maximum(spread, _FLAT_LEVELS))
+    difference = np.abs(sides[0] - sides[1]).sum(axis=(1, 2)) / count[:, 0, 0]
+    return np.asarray(difference < CONFIRM_THRESHOLD)
+
+
+def _clear_of_black(thumbnails: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Pixels that are not black, nor any of their eight neighbours: an edge that is half frame is the frame's."""
+    lit = np.pad(thumbnails > _BLACK, ((0, 0), (1, 1), (1, 1)), constant_values=True)
+    rows = lit[:, :-2] & lit[:, 1:-1] & lit[:, 2:]
+    return np.asarray(rows[:, :, :-2] & rows[:, :, 1:-1] & rows[:, :, 2:])
+
+
 def _confirmed(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """``confirm_pair`` of pairs [n, 32, 32]."""
     means = [side.mean(axis=(1, 2)) for side in (first, second)]
@@ -256,8 +278,9 @@ def _confirmed(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[n
     )
     same = np.zeros(len(first), np.bool_)
     for quarter in range(4):
-        turned = np.rot90(b, quarter, axes=(1, 2))
-        for flipped in (turned, turned[:, ::-1]):
-            same |= np.abs(a - flipped).mean(axis=(1, 2)) < CONFIRM_THRESHOLD
+        turned, levels = (np.rot90(side, quarter, axes=(1, 2)) for side in (b, second))
+        for flipped, seen in ((turned, levels), (turned[:, ::-1], levels[:, ::-1])):
+            close = np.flatnonzero(np.abs(a - flipped).mean(axis=(1, 2)) < CONFIRM_THRESHOLD)
+            same[close[_agree_where_lit(first[close], seen[close])]] = True
     both_flat = flat[0] & flat[1] & (np.abs(means[0] - means[1]) < _FLAT_LEVELS)
     return np.asarray(np.where(flat[0] | flat[1], both_flat, same))

@@ -11,6 +11,7 @@ from PIL import Image
 from scipy import ndimage
 
 from qoq_data.clinical.fingerprints import (
+    CONFIRM_THRESHOLD,
     MAX_DISTANCE,
     canonical_hash,
     confirm_pair,
@@ -189,3 +190,36 @@ def test_real_copies_are_found(realdata: Path) -> None:
     equal = [(i, j) for i in range(len(digests)) for j in range(i + 1, len(digests)) if digests[i] == digests[j]]
     assert len(equal) == 1
     assert [(i, j) for i, j, _ in confirmed_pairs(np.array([thumbnail(p) for p in pictures]))] == equal
+
+
+def framed(pixels: np.ndarray, side: int = 320) -> np.ndarray:
+    """A round part of a picture in the middle of black, as a fundus photograph is."""
+    y, x = np.mgrid[0:side, 0:side] - side / 2
+    canvas = np.zeros((side, side), np.uint8)
+    height, width = min(side, pixels.shape[0]), min(side, pixels.shape[1])
+    top, left = (side - height) // 2, (side - width) // 2
+    canvas[top : top + height, left : left + width] = pixels[:height, :width]
+    canvas[np.hypot(x, y) > side * 0.3] = 0
+    return canvas
+
+
+def test_a_black_frame_is_no_likeness() -> None:
+    bright = [np.clip(speckle(seed).astype(int) // 4 + 150, 0, 255).astype(np.uint8) for seed in (3, 4)]
+    one, other = (thumbnail(framed(picture)) for picture in bright)
+    whole = [(side - side.mean()) / side.std() for side in (one, other)]
+    assert np.abs(whole[0] - whole[1]).mean() < CONFIRM_THRESHOLD  # which alone would call them one picture
+    assert not confirm_pair(one, other)
+    assert confirm_pair(one, thumbnail(np.ascontiguousarray(np.rot90(framed(bright[0])))))
+
+
+def test_real_eyes_in_a_black_frame_are_told_apart(realdata: Path) -> None:
+    eyes = []
+    for path in sorted((realdata / "idrid").glob("*.jpg")):
+        with Image.open(path) as opened:
+            wide = Image.new("RGB", (opened.width + 880, opened.height))
+            wide.paste(opened, (440, 0))
+            eyes.append(wide)
+    assert len(eyes) == 2
+    views = [eye.resize((eye.width // 5, eye.height // 5)).rotate(90, expand=True) for eye in eyes]
+    thumbnails = np.array([thumbnail(np.asarray(picture)) for picture in (*eyes, *views)])
+    assert [(i, j) for i, j, _ in confirmed_pairs(thumbnails, max_distance=63)] == [(0, 2), (1, 3)]

@@ -278,14 +278,12 @@ def test_a_target_reads_as_written_by_hand(writers: Callable[..., PromptWriter])
     row = example(pictures=(picture(224, 224),), boxes=(*example().boxes, BoxOnImage('a "spot"', 0, (0, 0, 224, 224))))
     # 224 x 224 pixels are 1000 x 1000 thousandths: 28 of 224 is an eighth.
     found = target_text(row, "boxes", Random(2), writers(THOUSANDTHS).frames(row))
-    thought = next(t for t in ("As to lesion class, what is shown fits: Benign.", found.text[7:].split("</think>")[0]))
-    assert found.text == (
-        f"<think>{found.text[7:].split('</think>')[0]}</think>\n"
+    assert re.sub(r"(?<=<think>).*(?=</think>)", "...", found.text) == (
+        "<think>...</think>\n"
         '```json\n[{"bbox_2d": [125, 63, 250, 375], "label": "lesion"}, '
         '{"bbox_2d": [0, 0, 1000, 1000], "label": "a \\"spot\\""}]\n```\n'
         "\\boxed{Benign}"
     )
-    assert thought
 
 
 def test_thoughts_are_drawn_and_name_task_and_answer() -> None:
@@ -444,10 +442,10 @@ def known_and_answers(name: str, folder: Path) -> Iterator[tuple[str, str, str]]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(name for name, source in registry().items() if source.expand is None))
+@pytest.mark.parametrize("name", sorted(registry()))
 def test_s03_no_context_holds_the_text_of_its_answer(name: str, tmp_path: Path) -> None:
     found = list(known_and_answers(name, tmp_path))
-    assert found
+    assert found or not registry()[name].spec.context_fields
     for item, context, answer in found:
         given = re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", context, re.IGNORECASE)
         assert given is None, f"{name}/{item}: {context!r} holds {answer!r}"
