@@ -1,6 +1,7 @@
 """``python -m benchmarks NAME [--quick]``: run one benchmark, print its table and, last, one JSON object.
 
-A benchmark is a module of this folder with ``run(quick: bool) -> Result``.
+A benchmark is a module of this folder with ``run(quick: bool) -> Result``, and one with options of its own has
+``main(arguments) -> int`` too.
 """
 
 from __future__ import annotations
@@ -25,8 +26,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Run one benchmark.")
     parser.add_argument("name", choices=names(), metavar="NAME", help="one of: " + ", ".join(names()))
     parser.add_argument("--quick", action="store_true", help="fewer rounds: for checks, not for figures to report")
-    options = parser.parse_args(arguments)
-    result = importlib.import_module(f"benchmarks.{options.name}").run(options.quick)
+    options, rest = parser.parse_known_args(arguments)
+    module = importlib.import_module(f"benchmarks.{options.name}")
+    if hasattr(module, "main"):  # it has options of its own
+        return int(module.main([*rest, *(["--quick"] * options.quick)]))
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    result = module.run(options.quick)
     assert isinstance(result, Result)
     print(result.table())
     print(f"{result.ratio:.1f} times the peer; the least possible is {result.limit:.3g} {result.unit}")

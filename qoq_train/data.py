@@ -27,6 +27,7 @@ from qoq_data.licence import Redistribution
 from qoq_data.recipe_text import nearest
 from qoq_data.record import AnswerType, BoxOnImage, Domain, Split
 from qoq_train.answers import AnswerKey
+from qoq_train.label_maps import LabelMapCache, marked_pixels
 from qoq_train.order import TrainingOrder
 from qoq_train.pictures import drawn_signals, stored_pictures
 from qoq_train.recipe import DataRecipe
@@ -42,6 +43,10 @@ from qoq_train.shards import (
 )
 
 _TEXT_DOMAINS = (Domain.EHR, Domain.MULTIMODAL)  # in which a row may be text alone
+_HINTS = {
+    Reason.LEAD_MISSING: "Set data.ecg_layout to column.",
+    Reason.MASK_CONFLICT: "Set rewards.box_truth to boxes.",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +55,8 @@ class Example:
 
     ``boxes`` are in pixels of ``pictures``, which are as stored. ``boxes_known`` tells a picture without anything to
     mark (True, no boxes) from one where nobody looked: a mask was read for the row, or it has boxes.
-    ``source_has_boxes`` says that this holds of any row of its source in the corpus.
+    ``source_has_boxes`` says that this holds of any row of its source in the corpus. ``masks`` [height, width] say for
+    each picture which of its pixels are marked; none where the row stores no label maps, or they were not asked for.
     """
 
     row_id: str
@@ -70,6 +76,7 @@ class Example:
     licence: str
     redistribution: Redistribution
     pictures: tuple[Image.Image, ...] = ()
+    masks: tuple[NDArray[np.bool_], ...] = ()
 
     @property
     def key(self) -> AnswerKey:
@@ -80,12 +87,14 @@ class Example:
 class Corpus:
     """A folder that ``qoq-data`` built, filtered by a recipe's ``sources`` and ``tasks``.
 
+    ``with_masks`` reads the label maps of its rows beside their pictures.
     Raises ``CorpusError`` where it is missing, unfinished or damaged, and ``UnknownNameError`` for a source or a task
     that it does not hold.
     """
 
-    def __init__(self, recipe: DataRecipe) -> None:
+    def __init__(self, recipe: DataRecipe, *, with_masks: bool = False) -> None:
         self.recipe = recipe
+        self.with_masks = with_masks
         self.store = Store(recipe.corpus)
         self.manifest: Manifest = read_manifest(self.store)
         self.manifest_sha256 = hashlib.sha256(self.store.read(MANIFEST)).hexdigest()
@@ -156,6 +165,7 @@ class SplitRows:
         self._table: pa.Table | None = held
         self._ends = np.cumsum([table.num_rows for table in tables], dtype=np.int64)
         self._media = MediaCache(corpus.store, corpus.recipe.shuffle_window)
+        self._label_maps = LabelMapCache(corpus.store, corpus.recipe.shuffle_window) if corpus.with_masks else None
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if self._ends.size else 0
@@ -172,10 +182,11 @@ class SplitRows:
             pictures = self._pictures(place)
             if not pictures and example.domain not in _TEXT_DOMAINS:
                 raise RecordError(Reason.FILE_MISSING, "it has neither an image nor a signal")
+            masks = self._masks(place, pictures)
         except RecordError as error:
-            hint = " Set data.ecg_layout to column." if error.reason is Reason.LEAD_MISSING else f" {DAMAGED}"
-            raise CorpusError(f"{example.row_id}: {error.detail} ({error.reason}).{hint}") from error
-        return _with_pictures(example, pictures)
+            hint = _HINTS.get(error.reason, DAMAGED)
+            raise CorpusError(f"{example.row_id}: {error.detail} ({error.reason}). {hint}") from error
+        return replace(_with_pictures(example, pictures), masks=masks)
 
     def batches(
         self, size: int, start_step: int = 0, *, seed: int, rank: int = 0, ranks: int = 1
@@ -252,14 +263,23 @@ class SplitRows:
 
     def _pictures(self, place: int) -> tuple[Image.Image, ...]:
         """Stored images as they are; a signal only where there is none, for then it is drawn."""
-        group = int(np.searchsorted(self._ends, place, side="right"))
-        inside = place - (int(self._ends[group - 1]) if group else 0)
-        shard, index, kept = self._groups[group]
-        media = self._media.get(shard, index, kept)
+        group, inside = self._group_of(place)
+        media = self._media.get(*group)
         images = media["images"][inside].as_py()
         if images:
             return stored_pictures(images)
         return drawn_signals(media["signals"][inside], self._recipe)
+
+    def _masks(self, place: int, pictures: Sequence[Image.Image]) -> tuple[NDArray[np.bool_], ...]:
+        if self._label_maps is None:
+            return ()
+        group, inside = self._group_of(place)
+        return marked_pixels(self._label_maps.get(*group)[inside].as_py(), [picture.size for picture in pictures])
+
+    def _group_of(self, place: int) -> tuple[tuple[ShardEntry, int, Kept | None], int]:
+        """The row group of a row, and its number in what is kept of it."""
+        group = int(np.searchsorted(self._ends, place, side="right"))
+        return self._groups[group], place - (int(self._ends[group - 1]) if group else 0)
 
 
 def _check_names(kind: str, wanted: Sequence[str] | None, known: list[str]) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from qoq_train.advantages.ranks import Gather
     from qoq_train.recipe import MethodRecipe
 
 
@@ -47,26 +48,34 @@ def step_advantages(
     kl: Tensor | None,
     greedy_rewards: Tensor | None = None,
     lengths: Tensor | None = None,
+    gather: Gather | None = None,
 ) -> tuple[Tensor, DrpoState, dict[str, float]]:
     """Advantages (questions × completions), the state for the next step, and figures for the log.
 
     ``kl`` is that of each completion to the reference, ``greedy_rewards`` (questions) are ReMax's baseline, ``lengths``
-    the completions' tokens.
+    the completions' tokens. Of several ranks each gives its share, which may have no question; then ``gather`` is
+    theirs, and what is given back is as it would be for the whole, less the rows of others.
     """
     if recipe.advantage == "drpo":
-        step = advantages.drpo(rewards, domains, state, drpo_config(recipe), kl=kl)
+        step = advantages.drpo(rewards, domains, state, drpo_config(recipe), kl=kl, gather=gather)
         return step.advantages, step.state, step.metrics.scalars()
+    if recipe.advantage == "reinforce_plus_plus":
+        found = advantages.reinforce_plus_plus(rewards, lengths, gather=gather)
+    elif recipe.advantage == "gpg":
+        found = advantages.gpg(rewards, gather=gather)
+    else:
+        found = _by_group(recipe, rewards, greedy_rewards) if len(rewards) else rewards
+    return found, state, {}
+
+
+def _by_group(recipe: MethodRecipe, rewards: Tensor, greedy_rewards: Tensor | None) -> Tensor:
     if recipe.advantage == "remax":
         if greedy_rewards is None:
             raise ValueError("remax needs the reward of each question's greedy completion")
-        return advantages.remax(rewards, greedy_rewards), state, {}
+        return advantages.remax(rewards, greedy_rewards)
     if recipe.advantage == "grpo":
-        return advantages.grpo(rewards, normalise_std=recipe.normalise_std), state, {}
-    if recipe.advantage == "reinforce_plus_plus":
-        return advantages.reinforce_plus_plus(rewards, lengths), state, {}
-    plain = {"dr_grpo": advantages.dr_grpo, "rloo": advantages.rloo, "gpg": advantages.gpg}
-    found: Tensor = plain[recipe.advantage](rewards)
-    return found, state, {}
+        return advantages.grpo(rewards, normalise_std=recipe.normalise_std)
+    return advantages.rloo(rewards) if recipe.advantage == "rloo" else advantages.dr_grpo(rewards)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +111,7 @@ def micro_loss(
     elif recipe.loss == "gspo":
         policy = losses.gspo(*arguments, **common)
     else:
-        policy = losses.cispo(*arguments, **common)
+        policy = losses.cispo(*arguments, clip_high=recipe.clip_high, rollout_weight=weight)
     figures |= {
         f"policy/{name}": getattr(policy, name).item()
         for name in ("clipped_low", "clipped_high", "dual_clipped", "clamped", "mean_ratio")
@@ -117,7 +126,9 @@ def micro_loss(
 
 
 def kl_of_completions(policy: Sequence[Tensor], reference: Sequence[Tensor], estimator: losses.KlEstimator) -> Tensor:
-    """The KL to the reference of each completion, summed over its tokens: float32 [completions]."""
+    """The KL to the reference of each completion, summed over its tokens: float32 [completions]; there may be none."""
+    if not policy:
+        return torch.zeros(0)
     lengths = [len(values) for values in policy]
     mask = padded([torch.ones(length) for length in lengths]).bool()
     terms = losses.kl_penalty(padded(policy), padded(reference), mask, estimator)

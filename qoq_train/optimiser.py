@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from qoq_data.errors import QoQError
+from qoq_train.models.weights import whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,7 +17,11 @@ Schedule = Literal["constant", "linear"]
 
 
 class TrainingError(QoQError):
-    """Training cannot go on: a loss or a gradient is not finite."""
+    """Training cannot go on."""
+
+
+class NotFiniteError(TrainingError):
+    """A loss or a gradient is not finite."""
 
 
 def trained_parameters(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -52,12 +57,13 @@ def update(
 ) -> float:
     """One step along the gradients that are there, clipped to a norm; gives the norm before, and clears them.
 
-    Raises ``TrainingError`` and changes no weight where a gradient is not finite.
+    The norm is that of the whole gradient, also where it is cut over ranks, which then call it together. Raises
+    ``NotFiniteError`` and changes no weight where a gradient is not finite.
     """
-    norm = float(torch.nn.utils.clip_grad_norm_(trained_parameters(model).values(), max_grad_norm))
+    norm = float(whole(torch.nn.utils.clip_grad_norm_(trained_parameters(model).values(), max_grad_norm)))
     if not math.isfinite(norm):
         optimiser.zero_grad(set_to_none=True)
-        raise TrainingError(f"{what}: the gradient is not finite. Lower the learning rate, or train in float32.")
+        raise NotFiniteError(f"{what}: the gradient is not finite. Lower the learning rate, or train in float32.")
     for group in optimiser.param_groups:
         group["lr"] = learning_rate
     optimiser.step()

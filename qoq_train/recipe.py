@@ -29,6 +29,10 @@ class ModelRecipe(Section):
     lora: LoraRecipe | None = Field(None, description="null trains every weight")
     freeze_vision: bool = Field(default=False, strict=True)
     gradient_checkpointing: bool = Field(default=True, strict=True)
+    attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = Field(
+        "auto", description="auto: flash_attention_2 on a GPU that has it, else sdpa"
+    )
+    packed: Literal["auto"] | bool = Field("auto", description="no padding, and a prompt once for its completions")
 
 
 class DataRecipe(Section):
@@ -65,7 +69,7 @@ class MethodRecipe(Section):
     normalise_std: bool = Field(default=True, strict=True)
     filter_zero_variance: bool = Field(default=False, strict=True, description="leave equal groups out of the loss")
     loss: Literal["ppo_clip", "gspo", "cispo"] = "ppo_clip"
-    clip_low: float = Field(0.2, gt=0, lt=1)
+    clip_low: float = Field(0.2, gt=0, lt=1, description="cispo has no such bound")
     clip_high: float = Field(0.3, gt=0)
     dual_clip: float | None = Field(3.0, gt=1)
     aggregation: Literal["token_mean", "sequence_mean", "constant"] = "sequence_mean"
@@ -81,17 +85,26 @@ class RewardRecipe(Section):
         None, description="when a part does not apply to a row; null takes the preset's"
     )
     box_overlap: Literal["matched", "mean", "max"] | None = Field(None, description="null takes the preset's")
+    box_truth: Literal["boxes", "masks"] | None = Field(None, description="null takes the preset's")
     custom: tuple[str, ...] = Field((), description="rewards of your own, module:function or an entry point's name")
 
 
 class RolloutRecipe(Section):
-    engine: Literal["vllm", "transformers"] = "vllm"
+    engine: Literal["vllm", "vllm_server", "transformers"] = Field(
+        "vllm", description="in each process; on servers that 'qoq-train serve' started; or transformers' own"
+    )
+    servers: tuple[str, ...] = Field((), description="host:port of each, for vllm_server")
+    server_timeout_s: float = Field(3600.0, gt=0, description="for one answer, a whole batch of completions included")
     completions: int = Field(5, ge=2, le=256)
     questions: int = Field(512, ge=1, description="a step")
     max_tokens: int = Field(4000, ge=1)
     temperature: float = Field(1.0, gt=0, le=4)
     top_p: float = Field(0.99, gt=0, le=1)
     gpu_memory: float = Field(0.5, gt=0, le=1, description="share that the engine may take")
+    probe_completions: int = Field(2, ge=0, description="scored by engine and trainer after each step; 0: no proof")
+    max_weights_gap: float | None = Field(
+        None, gt=0, description="in log-probability, between them; null: 0.01 in float32, 1 in bfloat16"
+    )
 
 
 class OptimiserRecipe(Section):
@@ -102,7 +115,7 @@ class OptimiserRecipe(Section):
     schedule: Literal["constant", "linear"] = "constant"
     max_grad_norm: float = Field(1.0, gt=0)
     questions_per_update: int = Field(128, ge=1, description="of the step's questions")
-    micro_tokens: int = Field(16_384, ge=16, description="tokens of a forward pass, padding included")
+    micro_tokens: int = Field(16_384, ge=16, description="tokens of a forward pass")
 
 
 class SupervisedRecipe(Section):
@@ -112,6 +125,13 @@ class SupervisedRecipe(Section):
     betas: tuple[float, float] = (0.9, 0.98)
     warmup_steps: int = Field(30, ge=0)
     answer_weight: float = Field(4.0, gt=0, description="of the answer's tokens beside those of the format")
+
+
+class DistributedRecipe(Section):
+    compute_dtype: Literal["float32", "bfloat16"] | None = Field(
+        None, description="of sharded passes; null: bfloat16 on GPUs, the model's own on a CPU"
+    )
+    timeout_minutes: int = Field(60, ge=1, description="after which a process gives up waiting for the others")
 
 
 class RunRecipe(Section):
@@ -138,6 +158,7 @@ class TrainRecipe(Section):
     rollout: RolloutRecipe = RolloutRecipe()
     optimiser: OptimiserRecipe = OptimiserRecipe()
     supervised: SupervisedRecipe = SupervisedRecipe()
+    distributed: DistributedRecipe = DistributedRecipe()
     run: RunRecipe = RunRecipe()
 
 
@@ -157,6 +178,8 @@ def parse_train_recipe(text: str, where: str, overrides: Mapping[str, Any] = {})
         problems.append("data.min_pixels: it is larger than data.max_pixels")
     if recipe.rollout.questions % recipe.optimiser.questions_per_update:
         problems.append("optimiser.questions_per_update: rollout.questions is no whole multiple of it")
+    if (recipe.rollout.engine == "vllm_server") != bool(recipe.rollout.servers):
+        problems.append("rollout.servers: vllm_server needs at least one, and no other engine takes any")
     if recipe.method.advantage == "remax" and recipe.method.filter_zero_variance:
         problems.append("method.filter_zero_variance: remax has no groups whose variance could be zero")
     if problems:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from qoq_data.record import Split
+from qoq_train.memory_errors import memory_told
 from qoq_train.models.inputs import Row, encode_prompt, make_batch
-from qoq_train.models.scoring import Scorer, ScoringChoice
+from qoq_train.models.scoring import ScoringChoice
 from qoq_train.optimiser import learning_rate_share, make_optimiser, update
 from qoq_train.prompts import LeftOut
 from qoq_train.targets import Target, supervised_pair
@@ -26,26 +27,31 @@ if TYPE_CHECKING:
 def supervise(assembly: Assembly, log: Callable[[dict[str, float]], None]) -> None:
     """Train the policy in place for the recipe's supervised steps; ``log`` is given each step's figures.
 
-    Which thought a target holds is drawn from the seed and the row. Rows whose prompt is too long are left out.
-    Raises ``TrainingError`` where a gradient is not finite.
+    Which thought a target holds is drawn from the seed and the row. Rows whose prompt is too long are left out. Of
+    several ranks each has a part of the batch, and the first logs. Raises ``TrainingError`` where a gradient is not
+    finite or memory does not suffice, and ``RankError`` where another process failed.
     """
-    recipe = assembly.recipe.supervised
+    recipe, ranks = assembly.recipe.supervised, assembly.ranks
     if not recipe.steps:
         return
-    policy, scorer = assembly.policy, Scorer(assembly.policy)
-    scorer.train()
-    optimiser = make_optimiser(policy.model, recipe.learning_rate, recipe.betas, 0.0)
-    seed = assembly.recipe.seed
-    batches = assembly.corpus.rows(Split.TRAIN).batches(recipe.batch, seed=seed)
-    for step, examples in zip(range(recipe.steps), batches, strict=False):
-        pairs = supervised_pairs(assembly, examples, step)
-        if not pairs:
-            continue
-        loss = _loss(policy, scorer, pairs, recipe.answer_weight)
-        loss.backward()  # type: ignore[no-untyped-call]
-        share = learning_rate_share(step, recipe.warmup_steps, recipe.steps, "linear")
-        norm = update(policy.model, optimiser, share * recipe.learning_rate, 1.0, f"supervised step {step + 1}")
-        log({"step": step + 1, "loss": loss.item(), "grad_norm": norm, "rows": len(pairs)})
+    assembly.scorer.train()
+    optimiser = make_optimiser(assembly.policy.model, recipe.learning_rate, recipe.betas, 0.0)
+    batches = assembly.corpus.rows(Split.TRAIN).batches(
+        recipe.batch, seed=assembly.recipe.seed, rank=ranks.rank, ranks=ranks.world
+    )
+    with ranks.joined():
+        for step in range(recipe.steps):
+            what = f"supervised step {step + 1}"
+            pairs = ranks.each(lambda: supervised_pairs(assembly, next(batches), step))  # noqa: B023  (called at once)
+            (rows,) = ranks.total(len(pairs))
+            if not rows:
+                continue
+            with memory_told("supervised", what):
+                loss = _backward(assembly, pairs, recipe.answer_weight)
+            share = learning_rate_share(step, recipe.warmup_steps, recipe.steps, "linear")
+            norm = update(assembly.policy.model, optimiser, share * recipe.learning_rate, 1.0, what)
+            if ranks.is_first:
+                log({"step": step + 1, "loss": loss, "grad_norm": norm, "rows": int(rows)})
 
 
 def supervised_pairs(assembly: Assembly, examples: Sequence[Example], step: int) -> list[tuple[Prompt, Target]]:
@@ -67,13 +73,21 @@ def target_ids(policy: Policy, target: Target, answer_weight: float) -> tuple[tu
     return (*encoded["input_ids"], policy.end_ids[0]), [*weights, 1.0]
 
 
-def _loss(policy: Policy, scorer: Scorer, pairs: Sequence[tuple[Prompt, Target]], answer_weight: float) -> torch.Tensor:
-    """Weighted mean of the negative log-probabilities of all targets' tokens."""
+def _backward(assembly: Assembly, pairs: Sequence[tuple[Prompt, Target]], answer_weight: float) -> float:
+    """The gradient of the weighted mean of the negative log-probabilities of all targets' tokens, and that mean."""
+    policy, ranks = assembly.policy, assembly.ranks
     encoded = [encode_prompt(policy, prompt) for prompt, _ in pairs]
     targets = [target_ids(policy, target, answer_weight) for _, target in pairs]
-    rows = [Row(index, ids) for index, (ids, _) in enumerate(targets)]
-    device = next(policy.model.parameters()).device
-    batch = make_batch(encoded, rows, range(len(rows)), pad_id=policy.pad_id).to(device)
-    values: torch.Tensor = scorer(batch, ScoringChoice()).log_probabilities
-    weights = torch.tensor([weight for _, of_row in targets for weight in of_row], device=device)
-    return -(values * weights).sum() / weights.sum()
+    (total,) = ranks.total(sum(weight for _, of_row in targets for weight in of_row))
+    part = 0.0
+    if pairs:
+        rows = [Row(index, ids) for index, (ids, _) in enumerate(targets)]
+        device = next(policy.model.parameters()).device
+        batch = make_batch(encoded, rows, range(len(rows)), pad_id=policy.pad_id, packed=policy.packed).to(device)
+        values: torch.Tensor = assembly.scorer(batch, ScoringChoice()).log_probabilities
+        weights = torch.tensor([weight for _, of_row in targets for weight in of_row], device=device)
+        loss = -(values * weights).sum() / total
+        (loss * ranks.world).backward()  # type: ignore[no-untyped-call]  # gradients are averaged over ranks
+        part = loss.item()
+    assembly.scorer.finish()
+    return ranks.total(part)[0]

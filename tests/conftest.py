@@ -18,8 +18,11 @@ WHOLE_BUILDS = (
     "sources/test_bcss", "sources/test_brain", "sources/test_busi", "sources/test_ch", "sources/test_class",
     "sources/test_co", "sources/test_cpsc", "sources/test_ct", "sources/test_georgia", "sources/test_ham",
     "sources/test_isic", "sources/test_jichi", "sources/test_lc25000", "sources/test_messidor",
-    "sources/test_mimic_cxr", "sources/test_pad", "train/test_advantages_history", "train/test_data",
-    "train/test_cli", "train/test_learning", "train/test_models", "train/test_rollout", "train/test_trainer",
+    "sources/test_mimic_cxr", "sources/test_pad", "train/test_advantages_history", "train/test_bandit",
+    "train/test_cli", "train/test_compare", "train/test_data", "train/test_differences", "train/test_distributed",
+    "train/test_doctor", "train/test_endpoint", "train/test_learning", "train/test_models", "train/test_packing",
+    "train/test_publish", "train/test_report", "train/test_rollout", "train/test_trainer", "train/test_trl",
+    "train/test_verl", "train/test_vllm_server", "verl",
 )  # fmt: skip
 """Folders and modules whose tests build corpora, damage files by the hundred or measure many: not for test-fast."""
 

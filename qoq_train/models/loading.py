@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from qoq_data.errors import MissingExtraError, UsageError
+from qoq_train.models.packing import use_packed_attention, why_not_packed
 from qoq_train.models.patches import use_patch_products
 from qoq_train.models.pictures import PictureRule
 
@@ -33,7 +35,10 @@ class LoraChoice:
 class ModelChoice:
     """Which model, and how it is held. ``min_pixels`` and ``max_pixels`` bound width × height of a picture.
 
-    ``attention`` is transformers' name of an implementation; None leaves its choice.
+    ``attention`` is transformers' name of an implementation; ``auto`` is flash_attention_2 where flash-attn is
+    installed, there is a GPU, and the model supports it in its ``dtype``, else transformers' choice. ``packed`` scores
+    rows without padding, each prompt once for all of its completions; ``auto`` does so where the attention allows it,
+    which is with sdpa or flash_attention_2 and layers that see the whole row.
     """
 
     path: str
@@ -43,7 +48,8 @@ class ModelChoice:
     freeze_vision: bool = False
     min_pixels: int | None = None
     max_pixels: int | None = None
-    attention: str | None = None
+    attention: str = "auto"
+    packed: bool | Literal["auto"] = "auto"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +57,8 @@ class Policy:
     """A model with all that a prompt, a rollout and a score need to know of it.
 
     ``end_ids`` end a completion; ``banned_ids`` are never drawn, and carry no probability where the policy is scored:
-    the tokens that stand for pictures and videos. ``pictures`` and ``processor`` are None for a text model.
+    the tokens that stand for pictures and videos. ``pictures`` and ``processor`` are None for a text model. ``packed``
+    says that the model's attention takes packed rows.
     """
 
     choice: ModelChoice
@@ -63,6 +70,7 @@ class Policy:
     end_ids: tuple[int, ...]
     banned_ids: tuple[int, ...]
     pad_id: int
+    packed: bool = False
 
 
 def model_family(config: PretrainedConfig) -> ModelFamily:
@@ -104,7 +112,7 @@ def load_policy(choice: ModelChoice) -> Policy:
     if family == "text" and choice.freeze_vision:
         raise UsageError(f"freeze_vision is set, and {choice.path!r} has no vision tower")
     auto = AutoModelForCausalLM if family == "text" else AutoModelForImageTextToText
-    extra = {} if choice.attention is None else {"attn_implementation": choice.attention}
+    extra = {} if choice.attention == "auto" else {"attn_implementation": choice.attention}
     try:
         model = auto.from_pretrained(choice.path, dtype=getattr(torch, choice.dtype), **extra)
     except (OSError, ValueError, ImportError) as error:
@@ -113,8 +121,9 @@ def load_policy(choice: ModelChoice) -> Policy:
     banned = () if family == "text" else (int(config.image_token_id), int(config.video_token_id))
     ends = _end_ids(model, tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
+    packed = _set_attention(model, family, choice)
     prepared = _prepared(model, family, choice)
-    return Policy(choice, family, prepared, tokenizer, processor, pictures, ends, banned, int(pad))
+    return Policy(choice, family, prepared, tokenizer, processor, pictures, ends, banned, int(pad), packed)
 
 
 def transformers_model(model: nn.Module) -> Any:
@@ -150,6 +159,27 @@ def _processing(choice: ModelChoice, family: ModelFamily, config: Any) -> tuple[
     processor.image_processor.size = {"shortest_edge": least, "longest_edge": most}
     rule = PictureRule.of_processor(processor.image_processor, int(config.image_token_id))
     return processor.tokenizer, processor, rule
+
+
+def _set_attention(model: Any, family: ModelFamily, choice: ModelChoice) -> bool:
+    """Set the attention of each part of a model that was just loaded; gives whether it takes packed rows."""
+    import torch
+
+    has_kernel = torch.cuda.is_available() and find_spec("flash_attn") is not None
+    supports_kernel = getattr(model, "_supports_flash_attn", getattr(model, "_supports_flash_attn_2", False))
+    if choice.attention == "auto" and choice.dtype == "bfloat16" and has_kernel and supports_kernel:
+        model.set_attn_implementation("flash_attention_2")
+    if choice.packed is False:
+        return False
+    text_model = model if family == "text" else model.base_model.language_model
+    used = str(text_model.config._attn_implementation)  # noqa: SLF001  (transformers has no public way)
+    wanted = choice.attention in ("auto", "sdpa", "flash_attention_2") and used in ("sdpa", "flash_attention_2")
+    reason = why_not_packed(text_model) if wanted else f"the attention {used} takes none"
+    if reason is None:
+        use_packed_attention(text_model, varlen=has_kernel and choice.attention != "sdpa")
+    elif choice.packed is True:
+        raise UsageError(f"rows cannot be packed: {reason}. Set packed to auto, and they are padded")
+    return reason is None
 
 
 def _prepared(model: Any, family: ModelFamily, choice: ModelChoice) -> nn.Module:

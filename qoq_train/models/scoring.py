@@ -64,15 +64,15 @@ class Scorer(nn.Module):
         positions × vocabulary stands. The model's state of a generation before this is neither read nor changed.
 
         Raises:
-            ValueError: a completion holds a token that is banned.
+            ValueError: a completion holds a token that is banned, or a packed batch meets a model that would let its
+                rows see each other.
         """
         inner = transformers_model(self.model)
-        hidden = self._hidden(inner, batch)
-        rows, columns, targets = _predicted(batch)
-        if any(bool((targets == token).any()) for token in choice.banned_ids):
+        if any(bool((batch.targets == token).any()) for token in choice.banned_ids):
             raise ValueError("a completion holds a token that is never drawn, such as one that stands for a picture")
-        states = hidden[rows.to(hidden.device), columns.to(hidden.device)]
-        return _scores(inner.get_output_embeddings(), states, targets.to(hidden.device), choice)
+        hidden = self._hidden(inner, batch)
+        states = hidden.flatten(0, 1)[batch.drawn_from]
+        return _scores(inner.get_output_embeddings(), states, batch.targets.to(hidden.device), choice)
 
     def _hidden(self, inner: Any, batch: Batch) -> torch.Tensor:
         core = inner.base_model
@@ -80,11 +80,19 @@ class Scorer(nn.Module):
         if batch.positions is not None:
             inputs["position_ids"] = batch.positions
         if batch.pixels is not None:
-            inputs["mm_encoder_outputs"] = {"image": _features_by_row(core, batch)}
-        hidden: torch.Tensor = core(**inputs).last_hidden_state
+            inputs["mm_encoder_outputs"] = {"image": _shown_features(core, batch)}
+        blank = None
         if batch.pixels is None and self.sees_pictures_always:
-            hidden = hidden + 0 * _blank_features(core).to(hidden)
-        return hidden
+            blank = _blank_features(core)  # where pictures would be seen: sharded ranks must pass layers in one order
+        if batch.packing is not None:
+            # Any mask of four dimensions is handed on as it is: without one transformers would make one of its own.
+            inputs["attention_mask"] = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=batch.input_ids.device)
+            inputs["packing"] = batch.packing
+            batch.packing.attended.clear()
+        hidden: torch.Tensor = core(**inputs).last_hidden_state
+        if batch.packing is not None:
+            _check_attended(inner, len(batch.packing.attended))
+        return hidden if blank is None else hidden + 0 * blank.to(hidden)
 
 
 def encode_rows(
@@ -105,10 +113,10 @@ def encode_rows(
 def iterate_batches(
     policy: Policy, prompts: Sequence[EncodedPrompt], rows: Sequence[Row], token_budget: int
 ) -> Iterator[Batch]:
-    """The rows in batches of at most ``token_budget`` tokens, padding included, on the policy's device."""
+    """The rows in batches of at most ``token_budget`` tokens as they are laid out, on the policy's device."""
     device = next(policy.model.parameters()).device
-    for numbers in plan_batches(prompts, rows, token_budget):
-        yield make_batch(prompts, rows, numbers, pad_id=policy.pad_id).to(device)
+    for numbers in plan_batches(prompts, rows, token_budget, packed=policy.packed):
+        yield make_batch(prompts, rows, numbers, pad_id=policy.pad_id, packed=policy.packed).to(device)
 
 
 def score_rows(
@@ -155,15 +163,23 @@ def adapters_off(policy: Policy) -> AbstractContextManager[None]:
     return context
 
 
-def _features_by_row(core: Any, batch: Batch) -> Any:
-    """The vision tower's features of each distinct picture, laid out once for every row in which it stands."""
+def _shown_features(core: Any, batch: Batch) -> Any:
+    """The vision tower's features of each distinct picture, laid out once for every place in which it stands."""
     seen = core.get_image_features(batch.pixels, batch.grids, return_dict=True)
-    fields: dict[str, Any] = {"pooler_output": tuple(seen.pooler_output[i] for i in batch.row_pictures)}
+    fields: dict[str, Any] = {"pooler_output": tuple(seen.pooler_output[i] for i in batch.shown_pictures)}
     if getattr(seen, "deepstack_features", None) is not None:
         fields["deepstack_features"] = [
-            tuple(level[i] for i in batch.row_pictures) for level in seen.deepstack_features
+            tuple(level[i] for i in batch.shown_pictures) for level in seen.deepstack_features
         ]
     return type(seen)(**fields)
+
+
+def _check_attended(inner: Any, layers: int) -> None:
+    expected = int(inner.config.get_text_config().num_hidden_layers)
+    if layers != expected:
+        raise ValueError(
+            f"{layers} of {expected} layers of this model kept packed rows apart: load it with packed=False"
+        )
 
 
 def _blank_features(core: Any) -> torch.Tensor:
@@ -175,18 +191,6 @@ def _blank_features(core: Any) -> torch.Tensor:
     seen = core.get_image_features(pixels, torch.tensor([[1, side, side]], device=device), return_dict=True)
     levels = [level for features in getattr(seen, "deepstack_features", None) or [] for level in features]
     return torch.stack([part.sum() for part in (*seen.pooler_output, *levels)]).sum()
-
-
-def _predicted(batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Row, column and next token of each position from which a token of a completion was drawn."""
-    rows = torch.tensor([row for row, count in enumerate(batch.completion_lengths) for _ in range(count)])
-    columns = torch.cat(
-        [
-            torch.arange(start - 1, start - 1 + count)
-            for start, count in zip(batch.prompt_lengths, batch.completion_lengths, strict=True)
-        ]
-    )
-    return rows, columns, batch.input_ids.cpu()[rows, columns + 1]
 
 
 def _scores(head: nn.Module, states: torch.Tensor, targets: torch.Tensor, choice: ScoringChoice) -> Scores:

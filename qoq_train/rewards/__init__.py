@@ -16,7 +16,7 @@ from qoq_data.errors import UnknownNameError, UsageError
 from qoq_data.recipe_text import nearest
 from qoq_train.answers import ReadAnswer, read_answer
 from qoq_train.rewards.answer import AnswerScore, answer_reward
-from qoq_train.rewards.box import BoxTruth, Overlap, TrueBox, TrueMask, box_reward
+from qoq_train.rewards.box import BoxTruth, Overlap, TrueBox, TrueMask, Truth, box_reward
 from qoq_train.rewards.boxes_in_text import StatedBoxes, read_boxes
 from qoq_train.rewards.facts import RowFacts
 from qoq_train.rewards.format import binary_format_reward, graded_format_reward
@@ -25,7 +25,7 @@ from qoq_train.rewards.user import UserReward, load_reward
 
 __all__ = [
     "PRESETS", "AnswerScore", "BoxTruth", "Missing", "Overlap", "Reward", "RewardSettings", "RewardWeights", "RowFacts",
-    "StatedBoxes", "TrueBox", "TrueMask", "UserReward", "answer_reward", "binary_format_reward", "box_reward",
+    "StatedBoxes", "TrueBox", "TrueMask", "Truth", "UserReward", "answer_reward", "binary_format_reward", "box_reward",
     "graded_format_reward", "load_reward", "read_boxes", "released_length_reward", "reward_of", "rewards_of",
     "settings_of",
 ]  # fmt: skip
@@ -71,15 +71,21 @@ class RewardSettings:
     """Which functions, with which weights, and what becomes of the weight of a part that does not apply to a row.
 
     ``renormalise`` divides by the weights of the parts that apply; ``zero`` lets the part count as 0, as published,
-    so that a row without a true box can never earn the box's share.
+    so that a row without a true box can never earn the box's share. ``truth`` says what boxes are judged against:
+    the row's boxes, or its masks where it stores them. Raises ``ValueError`` for labels to match against masks.
     """
 
     weights: RewardWeights
     missing: Missing = "renormalise"
     answer_score: AnswerScore = "guarded"
     overlap: Overlap = "matched"
+    truth: Truth = "boxes"
     match_labels: bool = False
     format: Literal["binary", "graded"] = "binary"
+
+    def __post_init__(self) -> None:
+        if self.match_labels and self.truth == "masks":
+            raise ValueError("labels cannot be matched against masks, which have none: take boxes as the truth")
 
 
 PRESETS: Final[Mapping[str, RewardSettings]] = MappingProxyType(
@@ -88,7 +94,12 @@ PRESETS: Final[Mapping[str, RewardSettings]] = MappingProxyType(
             RewardWeights(answer=0.6, box=0.2, format=0.2), "zero", "f1", overlap="max", format="binary"
         ),
         "released": RewardSettings(
-            RewardWeights(answer=0.5, box=0.3, format=0.1, length=0.1), "zero", "f1", overlap="mean", format="graded"
+            RewardWeights(answer=0.5, box=0.3, format=0.1, length=0.1),
+            "zero",
+            "f1",
+            overlap="mean",
+            truth="masks",
+            format="graded",
         ),
         # The answer is what is evaluated, so it outweighs the rest together; boxes are worth drawing where they can
         # be judged; form is soon learnt and then constant, which a normalised advantage ignores. Nothing for length:
@@ -104,6 +115,7 @@ def settings_of(
     weights: Mapping[str, float] | None = None,
     missing: Missing | None = None,
     overlap: Overlap | None = None,
+    truth: Truth | None = None,
     match_labels: bool | None = None,
 ) -> RewardSettings:
     """A preset with what is given in place of its own; ``weights`` by part, the user's under their names.
@@ -113,7 +125,7 @@ def settings_of(
     """
     if preset not in PRESETS:
         raise UnknownNameError(f"There is no preset {preset!r} of rewards.{nearest(preset, list(PRESETS))}")
-    changes: dict[str, Any] = {"missing": missing, "overlap": overlap, "match_labels": match_labels}
+    changes: dict[str, Any] = {"missing": missing, "overlap": overlap, "truth": truth, "match_labels": match_labels}
     if weights is not None:
         own = {part.name for part in fields(RewardWeights)} - {"user"}
         user = tuple((name, weight) for name, weight in weights.items() if name not in own)

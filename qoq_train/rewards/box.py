@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from qoq_data.record import BoxOnImage
 
 Overlap = Literal["matched", "mean", "max"]
+Truth = Literal["boxes", "masks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +88,22 @@ class BoxTruth:
     @classmethod
     def of_masks(cls, masks: Sequence[NDArray[np.bool_]], frames: Sequence[ModelFrame]) -> BoxTruth:
         """From the mask [height, width] of each picture; an empty one is a picture that shows nothing."""
-        found = tuple(TrueMask.of(mask, image=i) for i, mask in enumerate(masks) if mask.any())
-        return cls(found, tuple(frames))
+        return cls.of_row((), masks, frames)
+
+    @classmethod
+    def of_row(
+        cls, boxes: Sequence[BoxOnImage], masks: Sequence[NDArray[np.bool_]], frames: Sequence[ModelFrame]
+    ) -> BoxTruth:
+        """From a corpus row: of each picture its mask [height, width], or its boxes where it has none or an empty one.
+
+        A mask is one region without a label, as published: of two marked structures either alone meets half of it.
+        Raises ``ValueError`` for masks that are not one a picture and of its size.
+        """
+        if masks and [mask.shape[::-1] for mask in masks] != [frame.picture_size for frame in frames]:
+            raise ValueError(f"masks of shapes {[mask.shape for mask in masks]} are not those of the row's pictures")
+        found = {i: TrueMask.of(mask, image=i) for i, mask in enumerate(masks) if mask.any()}
+        kept = cls.of_boxes([box for box in boxes if box.image not in found], frames)
+        return cls((*kept.regions, *found.values()), kept.frames)
 
 
 def box_reward(

@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from PIL import Image
 
+from qoq_data.errors import QoQError
+
 if TYPE_CHECKING:
     import torch
+
+CHUNK_BYTES: Final = 32 << 20
+"""Weights that are handed over at one time; a single larger one goes alone."""
+
+
+class RolloutError(QoQError):
+    """The engine did not do what was asked, and what it would say from here on cannot be trusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +94,23 @@ def seed_of_prompt(seed: int, row_id: str, occurrence: int) -> int:
     """
     digest = hashlib.blake2b(f"{seed}\n{occurrence}\n{row_id}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 2
+
+
+def weight_chunks(
+    weights: Iterable[tuple[str, torch.Tensor]], limit_bytes: int = CHUNK_BYTES
+) -> Iterator[list[tuple[str, torch.Tensor]]]:
+    """The weights in their order, in lists of at most ``limit_bytes`` together or of one weight that is larger."""
+    held: list[tuple[str, torch.Tensor]] = []
+    size = 0
+    for name, tensor in weights:
+        added = tensor.numel() * tensor.element_size()
+        if held and size + added > limit_bytes:
+            yield held
+            held, size = [], 0
+        held.append((name, tensor.detach()))
+        size += added
+    if held:
+        yield held
 
 
 def largest_gap(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> float:

@@ -21,19 +21,18 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from qoq_data.errors import MissingExtraError, QoQError
+from qoq_data.errors import MissingExtraError
 from qoq_train.models.loading import Policy, transformers_model
 from qoq_train.models.weights import check_complete, engine_weight_names
-from qoq_train.rollout import Completion, Prompt, Sampling, seed_of_prompt
+from qoq_train.rollout import Completion, Prompt, RolloutError, Sampling, seed_of_prompt, weight_chunks
+from qoq_train.rollout.worker import WORKER_EXTENSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+__all__ = ["RolloutError", "VllmChoice", "VllmEngine", "sampled_values", "set_environment"]
+
 _LEAST_BIAS: Final = -100.0  # the lowest that vLLM takes; e^-100 is 0 beside any probability in float32
-
-
-class RolloutError(QoQError):
-    """The engine did not do what was asked, and what it would say from here on cannot be trusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +83,7 @@ class VllmEngine:
             RolloutError: weights were never loaded, or the engine's answer does not pair with what was asked.
         """
         self._ready("weights", "kv_cache")
-        if not self._has_weights:
-            raise RolloutError("the engine has not been given the policy's weights yet; call load_weights first")
+        self._require_weights()
         times: Counter[str] = Counter()
         requests, parameters = [], []
         for prompt in prompts:
@@ -100,15 +98,24 @@ class VllmEngine:
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Take over all weights, then empty the prefix, encoder and picture caches, which hold the old ones' results.
 
+        They are taken as they come, in chunks, so that no more than one is held beside the policy and the engine.
+        After an error the engine has no weights, and completes nothing until a whole set has come.
+
         Raises:
             ValueError: a weight is missing, a tied head included, or is none of the model's.
             RolloutError: a cache could not be emptied; the engine may not be used further.
         """
         self._ready("weights")
-        taken = [(name, tensor.detach()) for name, tensor in weights]
-        check_complete({name for name, _ in taken}, self._names)
         self._has_weights = False
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(taken)})
+        taken: set[str] = set()
+        self._llm.collective_rpc("begin_weights")
+        for chunk in weight_chunks(weights):
+            names = {name for name, _ in chunk}
+            check_complete(names | self._names, self._names)
+            self._llm.collective_rpc("take_weights", args=(chunk,))
+            taken |= names
+        check_complete(taken, self._names)
+        self._llm.collective_rpc("end_weights")
         if not self._llm.reset_prefix_cache():
             raise RolloutError("vLLM could not empty its prefix cache: a request still runs; the step cannot go on")
         self._llm.llm_engine.reset_encoder_cache()
@@ -118,9 +125,10 @@ class VllmEngine:
         """As ``RolloutEngine``; nothing is read from the prefix cache for it.
 
         Raises:
-            RolloutError: the engine's answer does not pair with what was asked.
+            RolloutError: weights were never loaded, or the engine's answer does not pair with what was asked.
         """
         self._ready("weights", "kv_cache")
+        self._require_weights()
         wholes = [(*prompt.token_ids, *ids) for prompt, ids in zip(prompts, completions, strict=True)]
         parameters = self._vllm.SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
         requests = [_request(prompt, whole) for prompt, whole in zip(prompts, wholes, strict=True)]
@@ -152,6 +160,10 @@ class VllmEngine:
         if asleep := sorted(self._asleep.intersection(parts)):
             self._llm.wake_up(tags=asleep)
             self._asleep -= set(asleep)
+
+    def _require_weights(self) -> None:
+        if not self._has_weights:
+            raise RolloutError("the engine has not been given the policy's weights yet; call load_weights first")
 
     def _parameters(self, sampling: Sampling, seed: int) -> Any:
         return self._vllm.SamplingParams(
@@ -253,6 +265,7 @@ def _engine_arguments(policy: Policy, choice: VllmChoice, *, has_gpu: bool) -> d
         "logprobs_mode": "processed_logprobs",
         "generation_config": "vllm",
         "disable_log_stats": True,
+        "worker_extension_cls": WORKER_EXTENSION,
         "seed": 0,
     }
     if policy.pictures is not None:

@@ -12,16 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 import qoq_train.shards
 from qoq_data.clinical.ecg_paper import column_layout, draw_ecg_paper, picture_layout, standard_layout
+from qoq_data.corpus.build import build_corpus
+from qoq_data.corpus.planning import SourceInput
+from qoq_data.corpus.shard import table_to_parquet
+from qoq_data.engines.local import LocalEngine
 from qoq_data.errors import CorpusError, UnknownNameError, UsageError
 from qoq_data.formats.storage import Store
 from qoq_data.licence import Redistribution
-from qoq_data.record import MISSING, Split, millivolts
+from qoq_data.recipe import Recipe
+from qoq_data.record import MISSING, SCHEMA, Split, millivolts
+from qoq_data.sources import get_source
 from qoq_train.data import Corpus, Example, SplitRows
 from qoq_train.recipe import DataRecipe
 from tests.train.conftest import Changed, Row
@@ -491,3 +498,101 @@ def test_a_signal_that_cannot_be_drawn_is_an_error_with_the_rows_id(
     if spoil is without_v6:
         found = only(opened(folder, sources=("ptb-xl",), ecg_layout="column").rows(TRAIN), named[0])
         assert found.pictures[0].height == column_layout(["I"] * 11).shape_px[0]
+
+
+# Label maps
+
+
+@pytest.fixture(scope="module")
+def masked_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of two sources with masks, whose recipe stores the label maps, and one that has none."""
+    folder, inputs = tmp_path_factory.mktemp("masked"), []
+    names = {"busi": 8, "ham10000": 4, "jichi": 3}
+    recipe = Recipe.model_validate({"name": "masked", "masks": True, "sources": [{"name": name} for name in names]})
+    for entry in recipe.sources:
+        raw = tmp_path_factory.mktemp(entry.name)
+        get_source(entry.name).synthesize(raw, 5, names[entry.name])
+        inputs.append(SourceInput(get_source(entry.name), entry, Store(raw), synthetic=True))
+    build_corpus(recipe, inputs, Store(folder), LocalEngine(1), None)
+    return folder
+
+
+def test_label_maps_are_those_of_the_row_and_its_boxes(masked_folder: Path) -> None:
+    rows = stored_rows(masked_folder)
+    corpus = Corpus(DataRecipe(corpus=str(masked_folder)), with_masks=True)
+    marked = set()
+    for split in Split:
+        for example in examples(corpus.rows(split)):
+            stored = rows[example.row_id]["masks"]
+            if example.source == "jichi":
+                assert (stored, example.masks) == ([], ())
+                continue
+            (mask,) = example.masks
+            assert mask.shape[::-1] == example.pictures[0].size
+            assert np.array_equal(mask, np.asarray(Image.open(io.BytesIO(stored[0]["bytes"]))) > 0)
+            inside = np.zeros_like(mask)
+            for box in example.boxes:
+                x0, y0, x1, y1 = box.xyxy
+                inside[y0:y1, x0:x1] = True
+                assert mask[y0:y1, x0:x1].any()
+            assert not (mask & ~inside).any()
+            marked.add(bool(mask.any()))
+    assert marked == {True, False}
+
+
+def test_label_maps_are_read_only_where_they_are_asked_for(masked_folder: Path) -> None:
+    assert all(example.masks == () for example in examples(opened(masked_folder).rows(TRAIN)))
+
+
+def test_filters_keep_each_rows_own_label_map(masked_folder: Path, tmp_path: Path) -> None:
+    # Every second row is given another task, and is left out.
+    folder = Path(shutil.copytree(masked_folder, tmp_path / "copy"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for entry in manifest["shards"]:
+        rows = pq.read_table(folder / entry["path"]).to_pylist()
+        for number, row in enumerate(rows):
+            row["task"] = "other" if number % 2 == 0 else row["task"]
+        data = table_to_parquet(pa.Table.from_pylist(rows, SCHEMA), "lz4")
+        (folder / entry["path"]).write_bytes(data)
+        entry["bytes"] = len(data)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    whole = Corpus(DataRecipe(corpus=str(masked_folder)), with_masks=True)
+    masks = {e.row_id: e.masks for split in Split for e in examples(whole.rows(split))}
+    kept = Corpus(DataRecipe(corpus=str(folder), sources=("busi",), tasks=("diagnosis",)), with_masks=True)
+    found = [e for split in Split for e in examples(kept.rows(split))]
+    assert len(found) > 1
+    assert all(np.array_equal(e.masks[0], masks[e.row_id][0]) for e in found)
+
+
+def a_map(values: Any) -> dict[str, Any]:
+    buffer = io.BytesIO()
+    Image.fromarray(np.asarray(values, np.uint8)).save(buffer, "PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ([a_map([[1]]), a_map([[1]])], r"2 label map\(s\) do not say which of 1 pictures.*rewards\.box_truth"),
+        ([a_map(np.ones((3, 2)))], "label map 1 is 2 x 3, its picture"),
+        ([{"bytes": None, "path": None}], "label map 1 of 1 has no bytes"),
+        ([None], "label map 1 of 1 has no bytes"),
+        ([a_map(np.zeros((4, 4, 3)))], "label map 1 of 1: pixels of mode RGB"),
+        ([{"bytes": a_map(np.ones((9, 9)))["bytes"][:50], "path": None}], "label map 1 of 1: "),
+    ],
+)
+def test_b01_a_label_map_that_cannot_be_right_names_its_row(
+    masks: list[Any], message: str, corpus_folder: Path, changed: Changed
+) -> None:
+    row_id = min(name for name, row in stored_rows(corpus_folder).items() if row["source"] == "busi")
+
+    def change(row: Row) -> None:
+        if row["id"] == row_id:
+            row["masks"] = masks
+
+    folder = changed(change)
+    split = Split(stored_rows(folder)[row_id]["split"])
+    corpus = Corpus(DataRecipe(corpus=str(folder)), with_masks=True)
+    with pytest.raises(CorpusError, match=f"^{row_id}: .*{message}"):
+        only(corpus.rows(split), row_id)
+    assert only(opened(folder).rows(split), row_id).masks == ()

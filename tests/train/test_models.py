@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import filecmp
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -350,15 +351,18 @@ def score_all(policy: Policy, budget: int, choice: ScoringChoice, **options: boo
 
 
 @pytest.mark.parametrize("name", [*FAMILIES, "text"])
-def test_g06_padded_single_grouped_and_after_a_generation_are_the_same(name: str, policies: dict[str, Policy]) -> None:
+def test_g06_packed_padded_single_grouped_and_after_a_generation_are_the_same(
+    name: str, policies: dict[str, Policy]
+) -> None:
     from qoq_train.rollout import Sampling
     from qoq_train.rollout.transformers_engine import TransformersEngine
 
     policy = policies[name]
     choice = ScoringChoice(temperature=0.7, banned_ids=policy.banned_ids)
     expected = left_padded_twin(policy, choice)
-    for budget in (1, 150, 100_000):
-        torch.testing.assert_close(score_all(policy, budget, choice), expected, atol=2e-5, rtol=0)
+    for form in (policy, replace(policy, packed=False)):
+        for budget in (1, 150, 100_000):
+            torch.testing.assert_close(score_all(form, budget, choice), expected, atol=2e-5, rtol=0)
     TransformersEngine(policy).generate(three_prompts_of(policy)[:1], Sampling(4, 3))
     torch.testing.assert_close(score_all(policy, 100_000, choice), expected, atol=2e-5, rtol=0)
 

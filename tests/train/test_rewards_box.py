@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from qoq_data.record import BoxOnImage
 from qoq_train.coordinates import QWEN3_VL, STORED_PIXELS
+from qoq_train.rewards import PRESETS, settings_of
 from qoq_train.rewards.box import BoxTruth, TrueBox, TrueMask, box_iou, box_reward, mask_iou, whole_picture_boxes
 from qoq_train.rewards.boxes_in_text import MAX_BOXES, StatedBox, StatedBoxes, fences, read_boxes
 
@@ -177,6 +178,41 @@ def test_exploit_many_boxes() -> None:
     many = "```json\n[" + ", ".join([ITEM] * (MAX_BOXES + 1)) + "]\n```"
     assert read_boxes(many).too_many
     assert box_reward(read_boxes(many), truth((1, 2, 3, 4.5)), overlap="max") == 0
+
+
+def test_a_mask_stands_before_the_boxes_of_its_picture() -> None:
+    frames = FRAMES * 3
+    corner = np.zeros((100, 100), bool)
+    corner[:20, :20] = True
+    corner[10:20, 10:20] = False  # three quarters of its box
+    nothing = np.zeros((100, 100), bool)
+    boxes = [BoxOnImage("mass", 0, (0, 0, 20, 20)), BoxOnImage("mass", 1, (0, 0, 20, 20))]
+    true = BoxTruth.of_row(boxes, [corner, nothing, nothing], frames)
+    values = {}
+    for image in range(3):
+        said = StatedBoxes((StatedBox((0, 0, 20, 20), "mass", image),), stated=True)
+        values[image] = (box_reward(said, true, overlap="max"), box_reward(said, true))
+    assert values == {0: (0.75, 0.375), 1: (1.0, 0.5), 2: (0.0, 0.0)}
+    assert BoxTruth.of_row([], [nothing] * 3, frames).regions == ()
+    assert BoxTruth.of_row(boxes, (), frames).regions == BoxTruth.of_boxes(boxes, frames).regions
+
+
+def test_b01_masks_are_one_a_picture_and_of_its_size() -> None:
+    frame = STORED_PIXELS.frame((40, 30))
+    assert BoxTruth.of_row((), [np.ones((30, 40), bool)], [frame]).regions[0].image == 0
+    for masks in ([np.ones((40, 30), bool)], [np.ones((30, 40), bool)] * 2):
+        with pytest.raises(ValueError, match="not those of the row's pictures"):
+            BoxTruth.of_row((), masks, [frame])
+
+
+def test_which_truth_is_the_presets_or_what_is_given() -> None:
+    assert {name: settings_of(name).truth for name in PRESETS} == {
+        "paper": "boxes", "released": "masks", "default": "boxes",
+    }  # fmt: skip
+    assert settings_of("default", truth="masks").truth == "masks"
+    assert settings_of("released", truth="boxes", match_labels=True).match_labels
+    with pytest.raises(ValueError, match="which have none"):
+        settings_of("released", match_labels=True)
 
 
 EDGE = st.integers(-5, 45)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,22 @@ import torch
 
 from qoq_data.errors import UsageError
 from qoq_data.record import Split
-from qoq_train import trainer as trainer_module
+from qoq_train import updating as updating_module
 from qoq_train.assembly import CONVENTIONS, Assembly, assemble, start_engine
 from qoq_train.data import Corpus
-from qoq_train.evaluate import evaluate, report_json, report_table
+from qoq_train.drawing import draw
+from qoq_train.evaluate import evaluate
+from qoq_train.evaluation_text import report_json, report_table
+from qoq_train.memory_errors import memory_told
 from qoq_train.models.tiny import write_tiny_model
-from qoq_train.optimiser import TrainingError, learning_rate_share
+from qoq_train.optimiser import NotFiniteError, TrainingError, learning_rate_share
 from qoq_train.prompts import fixed_pieces
 from qoq_train.recipe import TrainRecipe, train_recipe_text
 from qoq_train.rewards import RowFacts
+from qoq_train.rollout import RolloutError, Sampling
+from qoq_train.rollout.transformers_copy import TransformersCopy
 from qoq_train.run_folder import RunFolder
+from qoq_train.scores import LARGEST_GAP, Scoring
 from qoq_train.sft import supervise
 from qoq_train.trainer import Trainer
 
@@ -74,7 +80,8 @@ def started(recipe: TrainRecipe, out: Path) -> tuple[Trainer, Assembly, RunFolde
 
 
 def without_times(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in line.items() if not name.startswith("seconds/")} for line in lines]
+    timed = ("seconds/", "tokens_per_second")
+    return [{name: value for name, value in line.items() if not name.startswith(timed)} for line in lines]
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(tiny: tuple[Path, Path], tmp_path: Path) -> None:
@@ -83,7 +90,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(tiny: tuple[Path, Pa
     whole.run()
     expected = without_times(folder.lines("metrics"))
     assert [line["step"] for line in expected] == [1, 2, 3, 4]
-    assert [line["step"] for line in folder.lines("evaluations")] == [2, 4]
+    assert [line["step"] for line in folder.lines("evaluations")] == [0, 2, 4]
     assert len(list((tmp_path / "whole" / "checkpoints").iterdir())) == 2
     weights = {name: value.clone() for name, value in assembly.policy.model.state_dict().items()}
 
@@ -171,22 +178,102 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     tiny: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer, assembly, folder = started(recipe_of(*tiny), tmp_path / "run")
-    real, calls = trainer_module.micro_loss, []
+    real, calls = updating_module.micro_loss, []
 
     def broken(*arguments: Any) -> Any:
         calls.append(1)
         loss, figures = real(*arguments)
         return (loss * math.nan if folder.lines("metrics") else loss), figures
 
-    monkeypatch.setattr(trainer_module, "micro_loss", broken)
-    with pytest.raises(TrainingError, match="step 2: the loss is not finite"):
+    monkeypatch.setattr(updating_module, "micro_loss", broken)
+    with pytest.raises(NotFiniteError, match=r"step 2: the loss is not finite.*failed/step-000002.parquet"):
         trainer.run()
+    kept = pl.read_parquet(tmp_path / "run" / "failed" / "step-000002.parquet")
+    assert kept.height == 16
+    assert all(map(math.isfinite, kept["advantage"]))
+    assert kept["token_ids"].list.len().to_list() == kept["old_log_probabilities"].list.len().to_list()
+    assert kept["rollout_log_probabilities"].list.len().to_list() == kept["token_ids"].list.len().to_list()
+    assert set(kept["row"]) <= set(pl.read_parquet(tmp_path / "run" / "completions" / "step-000001.parquet")["row"]) | {
+        example.row_id for example in next(assembly.corpus.rows(Split.TRAIN).batches(4, 1, seed=42))
+    }
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000001.pt"]
     assert all(bool(torch.isfinite(value).all()) for value in assembly.policy.model.parameters())
 
 
+class StaleHead(TransformersCopy):
+    """An engine that keeps its old head and says nothing, as engines do that take a tied head for granted."""
+
+    def __init__(self, assembly: Assembly) -> None:
+        super().__init__(assembly.policy, assembly.compute_dtype)
+        model: Any = self._policy.model
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone(), requires_grad=False)
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        own = self._policy.model.state_dict()
+        super().load_weights((name, own[name] if name == "lm_head.weight" else value) for name, value in weights)
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_an_engine_with_a_stale_head_is_caught_after_the_first_update(
+    tiny: tuple[Path, Path], tmp_path: Path, stale: bool
+) -> None:
+    recipe = recipe_of(*tiny, run__steps=1, run__evaluate_every=9)
+    assembly = assemble(recipe)
+    folder = RunFolder(tmp_path / "run", train_recipe_text(recipe), assembly.corpus.manifest_sha256)
+    engine = StaleHead(assembly) if stale else TransformersCopy(assembly.policy, assembly.compute_dtype)
+    with pytest.raises(RolloutError, match="has not been given"):
+        engine.generate([], Sampling(1, 1))
+    assembly.load_engine(engine)
+    trainer = Trainer(assembly, engine, folder, lambda _: None)
+    if stale:
+        with pytest.raises(RolloutError, match=r"from the trainer's .*rollout.max_weights_gap"):
+            trainer.run()
+        assert not folder.lines("metrics")
+    else:
+        trainer.run()
+        assert folder.lines("metrics")[0]["weights_gap/max"] < 1e-4
+
+
+def test_a_gap_is_measured_in_both_precisions_and_what_is_no_number_is_too_far(
+    tiny: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assembly = assemble(recipe_of(*tiny))
+    scoring, engine = Scoring(assembly), start_engine(assembly)
+    example = next(assembly.corpus.rows(Split.TRAIN).batches(1, seed=1))
+    drawn = draw(assembly, engine, 0, [0], example)
+    probe = scoring.probe(drawn)
+    assert scoring.weights_gap(engine, drawn, probe) < 1e-4
+    for wrong in (0.02, math.nan):
+        with pytest.raises(RolloutError, match="max_weights_gap"):
+            scoring.weights_gap(engine, drawn, [values + wrong for values in probe])
+    assert LARGEST_GAP[torch.float32] < 0.02 < LARGEST_GAP[torch.bfloat16]
+
+
+def test_out_of_memory_says_what_to_lower(
+    tiny: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, _, _ = started(recipe_of(*tiny, run__steps=1), tmp_path / "run")
+
+    def full(*arguments: Any) -> Any:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(updating_module, "micro_loss", full)
+    with pytest.raises(
+        TrainingError, match=r"step 1: out of memory on the GPU \(update\). Lower optimiser.micro_tokens"
+    ):
+        trainer.run()
+    said = r"out of memory on the host \(generate\). Lower rollout.gpu_memory"
+    with pytest.raises(TrainingError, match=said), memory_told("generate", "step 1"):
+        torch.empty(1 << 46)
+    with pytest.raises(RuntimeError, match="another"), memory_told("generate", "step 1"):
+        raise RuntimeError("another fault")
+
+
 def test_prompts_that_are_too_long_are_told_and_left_out(tiny: tuple[Path, Path], tmp_path: Path) -> None:
     trainer, _, folder = started(recipe_of(*tiny, data__max_prompt_tokens=20, run__steps=1), tmp_path / "run")
+    with pytest.raises(TrainingError, match="no row is left to ask, 6 being too long"):
+        trainer.run()
+    trainer._evaluate = lambda step: None  # type: ignore[method-assign]
     with pytest.raises(TrainingError, match="every prompt is too long"):
         trainer.run()
     assert len(folder.lines("left_out")) == 4
@@ -202,7 +289,7 @@ def test_evaluation_is_repeatable_and_prints(tiny: tuple[Path, Path]) -> None:
     assert not left_out
     assert first.overall.rows == 12
     table = report_table(first)
-    assert table.startswith("|  | rows | macro f1 |")
+    assert table.startswith("|  | rows | macro-F1 |")
     assert all(len(line.split("|")) == len(table.splitlines()[0].split("|")) for line in table.splitlines())
 
 
