@@ -177,10 +177,10 @@ def _recipe(folder: Path) -> Any:
 
 def _ours(folder: Path, steps: int, turns: Turns) -> None:
     from qoq_data.record import Split
-    from qoq_train.assembly import assemble, start_engine
     from qoq_train.recipe import train_recipe_text
-    from qoq_train.run_folder import RunFolder
-    from qoq_train.trainer import Trainer
+    from qoq_train.training.assembly import assemble, start_engine
+    from qoq_train.training.run_folder import RunFolder
+    from qoq_train.training.trainer import Trainer
 
     recipe = _recipe(folder)
     assembly = assemble(recipe)
@@ -212,8 +212,8 @@ def _trl(folder: Path, steps: int, turns: Turns) -> None:
     from vllm import _custom_ops
 
     from qoq_data.record import Split
-    from qoq_train.assembly import assemble
     from qoq_train.integrations.trl_corpus import corpus_dataset, qoq_rewards
+    from qoq_train.training.assembly import assemble
 
     if not torch.cuda.is_available():
         _custom_ops._supports_onednn = False  # noqa: SLF001

@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 
 from qoq_data.errors import UsageError
 from qoq_data.record import Split
-from qoq_train.metrics import FIGURE_TITLES, Differences, differences
+from qoq_train.evaluation.metrics import FIGURE_TITLES, Differences, differences
 from qoq_train.report.comparison_text import comparison_json, comparison_markdown
 from qoq_train.report.evaluations import Evaluation, best, evaluations_of, rows_of, with_intervals
 from qoq_train.report.logs import clean

@@ -19,7 +19,7 @@ from qoq_train.rollout import Prompt
 if TYPE_CHECKING:
     from PIL import Image
 
-    from qoq_train.data import Corpus, Example
+    from qoq_train.data.corpus import Corpus, Example
     from qoq_train.models.pictures import PictureRule
     from qoq_train.recipe import PromptRecipe
 

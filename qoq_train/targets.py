@@ -15,7 +15,7 @@ from qoq_train.prompts import LeftOut, PromptWriter, Template, asks_for_boxes
 
 if TYPE_CHECKING:
     from qoq_train.coordinates import ModelFrame
-    from qoq_train.data import Example
+    from qoq_train.data.corpus import Example
     from qoq_train.rollout import Prompt
 
 MOST_BOXES: Final = 32

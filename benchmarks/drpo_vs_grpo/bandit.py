@@ -21,7 +21,7 @@ from torch import Tensor
 from benchmarks.drpo_vs_grpo.methods import BINS, METHODS, BinsState, bins_advantages
 from qoq_train.advantages import DrpoState
 from qoq_train.losses import kl_penalty
-from qoq_train.method import step_advantages
+from qoq_train.training.method import step_advantages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

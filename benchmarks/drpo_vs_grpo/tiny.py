@@ -23,17 +23,17 @@ from benchmarks.drpo_vs_grpo.methods import BASE, BINS, METHODS
 from qoq_data.errors import UnknownNameError, UsageError
 from qoq_data.recipe_text import nearest
 from qoq_data.record import Split
-from qoq_train.assembly import CONVENTIONS, assemble, start_engine
-from qoq_train.data import Corpus
-from qoq_train.evaluate import evaluate
+from qoq_train.data.corpus import Corpus
 from qoq_train.models.tiny import write_tiny_model
 from qoq_train.models.weights import state_for_engine
-from qoq_train.optimiser import trained_parameters
 from qoq_train.prompts import fixed_pieces
 from qoq_train.recipe import TrainRecipe, train_recipe_text
-from qoq_train.run_folder import RunFolder
-from qoq_train.sft import supervise
-from qoq_train.trainer import Trainer
+from qoq_train.training.assembly import CONVENTIONS, assemble, start_engine
+from qoq_train.training.evaluate import evaluate
+from qoq_train.training.optimiser import trained_parameters
+from qoq_train.training.run_folder import RunFolder
+from qoq_train.training.sft import supervise
+from qoq_train.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

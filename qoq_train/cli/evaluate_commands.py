@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from qoq_data.record import Split
-    from qoq_train.metrics import Report
-    from qoq_train.outcomes import Outcome
+    from qoq_train.evaluation.metrics import Report
+    from qoq_train.evaluation.outcomes import Outcome
     from qoq_train.recipe import TrainRecipe
 
 Tables = Annotated[Path | None, typer.Option("--out", help="Folder to write the tables into, Markdown and JSON.")]
@@ -118,9 +118,9 @@ def _of_model(
     recipe: TrainRecipe, split: Split, most: int | None, per_class: int | None, before: Path | None
 ) -> Told | None:
     """The recipe's own model; None on a process that has nothing to say."""
-    from qoq_train.assembly import assemble, start_engine
-    from qoq_train.evaluate import evaluate_outcomes
-    from qoq_train.runs import load_model
+    from qoq_train.training.assembly import assemble, start_engine
+    from qoq_train.training.evaluate import evaluate_outcomes
+    from qoq_train.training.runs import load_model
 
     assembly = assemble(recipe)
     engine = start_engine(assembly)
@@ -149,8 +149,8 @@ def _gained(
 ) -> Told:
     from dataclasses import asdict
 
-    from qoq_train.evaluation_text import gain_table, report_json
-    from qoq_train.metrics import differences, report
+    from qoq_train.evaluation.metrics import differences, report
+    from qoq_train.evaluation.text import gain_table, report_json
 
     first, second = (report(outcomes, seed=recipe.seed) for outcomes in (before, after))
     found = differences(before, after, seed=recipe.seed)
@@ -173,8 +173,8 @@ def _of_endpoint(
     """A model behind an endpoint; its key is the variable ``OPENAI_API_KEY``."""
     from qoq_data.cli.printing import row_progress
     from qoq_train.coordinates import Convention
-    from qoq_train.endpoint import Destination, Endpoint, EndpointChoice, read_key
-    from qoq_train.endpoint_evaluation import evaluate_endpoint
+    from qoq_train.endpoint.client import Destination, Endpoint, EndpointChoice, read_key
+    from qoq_train.endpoint.evaluation import evaluate_endpoint
 
     choice = EndpointChoice(name, recipe.rollout.max_tokens, recipe.run.evaluation_temperature, seed=recipe.seed)
     asked = Endpoint(Destination.of_url(url), choice, read_key())
@@ -195,8 +195,8 @@ def _of_endpoint(
 
 def _reports(recipe: TrainRecipe, outcomes: Sequence[Outcome], per_class: int | None) -> tuple[Report, Report | None]:
     """Of all outcomes, and of those that are at most so many a class."""
-    from qoq_train.metrics import report
-    from qoq_train.subset import few_per_class
+    from qoq_train.evaluation.metrics import report
+    from qoq_train.evaluation.subset import few_per_class
 
     whole = report(outcomes, seed=recipe.seed)
     if per_class is None:
@@ -205,7 +205,7 @@ def _reports(recipe: TrainRecipe, outcomes: Sequence[Outcome], per_class: int | 
 
 
 def _told(whole: Report, few: Report | None, per_class: int | None, missing: str, more: Mapping[str, Any]) -> Told:
-    from qoq_train.evaluation_text import report_json, report_table
+    from qoq_train.evaluation.text import report_json, report_table
 
     tree, text = report_json(whole) | dict(more), report_table(whole)
     if few is not None:

@@ -28,7 +28,7 @@ def push(
     from huggingface_hub import HfApi
 
     from qoq_data.cli.printing import print_json, print_line
-    from qoq_train.publish import push_run
+    from qoq_train.publish.push import push_run
 
     done = push_run(run, repository, HfApi(), public=public, vouched=vouch)
     if as_json:

@@ -53,9 +53,9 @@ def doctor(
     from huggingface_hub import HfApi
 
     from qoq_data.cli.printing import print_json, print_line, print_table
-    from qoq_train.doctor import diagnose
-    from qoq_train.doctor_memory import assumed_machine
-    from qoq_train.doctor_text import diagnosis_json, memory_table
+    from qoq_train.doctor.diagnosis import diagnose
+    from qoq_train.doctor.memory import assumed_machine
+    from qoq_train.doctor.text import diagnosis_json, memory_table
 
     machine = None if devices is None else assumed_machine(devices, device_gib)
     found = diagnose(resolved(recipe, settings), machine, out=out, cards=HfApi())

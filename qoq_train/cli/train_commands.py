@@ -24,7 +24,7 @@ def drpo(recipe: Recipe, out: Out, settings: Set = []) -> None:  # noqa: B006  (
     from qoq_data.cli.printing import print_line
     from qoq_train.cli.progress import progress
     from qoq_train.recipe import train_recipe_text
-    from qoq_train.runs import train
+    from qoq_train.training.runs import train
 
     chosen = resolved(recipe, settings)
     if train(chosen, train_recipe_text(chosen), out, progress(chosen.rollout.completions)):
@@ -37,7 +37,7 @@ def sft(recipe: Recipe, out: Out, settings: Set = []) -> None:  # noqa: B006
     from qoq_data.cli.printing import print_line
     from qoq_train.cli.progress import progress
     from qoq_train.recipe import train_recipe_text
-    from qoq_train.runs import train_supervised
+    from qoq_train.training.runs import train_supervised
 
     chosen = resolved(recipe, settings)
     if train_supervised(chosen, train_recipe_text(chosen), out, progress(chosen.rollout.completions)):
@@ -52,10 +52,10 @@ def tiny_model(
 ) -> None:
     """Write a model of a million random weights whose tokenizer knows the corpus's words: what 'make demo' trains."""
     from qoq_data.cli.printing import print_line
-    from qoq_train.assembly import CONVENTIONS
-    from qoq_train.data import Corpus
+    from qoq_train.data.corpus import Corpus
     from qoq_train.models.tiny import write_tiny_model
     from qoq_train.prompts import fixed_pieces
+    from qoq_train.training.assembly import CONVENTIONS
 
     chosen = resolved(recipe, settings)
     pieces = fixed_pieces(Corpus(chosen.data), chosen.prompt.template, CONVENTIONS["qwen2_5_vl"])
@@ -67,6 +67,6 @@ def _keep_licence(recipe: TrainRecipe, out: Path) -> None:
     """A push asks for the base model's licence, also when the model is no longer here."""
     from huggingface_hub import HfApi
 
-    from qoq_train.terms import record_model_licence
+    from qoq_train.publish.terms import record_model_licence
 
     record_model_licence(out, recipe.model.path, HfApi())

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from qoq_data.errors import UsageError
-from qoq_train.assembly import facts_of
 from qoq_train.prompts import LeftOut, question_text
 from qoq_train.rewards import PRESETS, RewardSettings, RowFacts, UserReward, reward_of
+from qoq_train.training.assembly import facts_of
 
 if TYPE_CHECKING:
-    from qoq_train.data import SplitRows
+    from qoq_train.data.corpus import SplitRows
     from qoq_train.prompts import PromptWriter
 
 

@@ -10,15 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qoq_data.errors import UsageError
-from qoq_train.assembly import CONVENTIONS, facts_of
 from qoq_train.integrations.verl_rows import verl_row
 from qoq_train.models.loading import model_family
 from qoq_train.models.pictures import PictureRule
 from qoq_train.prompts import LeftOut, PromptWriter, question_text
+from qoq_train.training.assembly import CONVENTIONS, facts_of
 
 if TYPE_CHECKING:
     from qoq_data.record import Split
-    from qoq_train.data import Corpus
+    from qoq_train.data.corpus import Corpus
     from qoq_train.recipe import TrainRecipe
 
 SCHEMA: Final = pa.schema(
@@ -109,7 +109,7 @@ def main() -> None:
 
     from qoq_data.errors import QoQError
     from qoq_data.record import Split
-    from qoq_train.data import Corpus
+    from qoq_train.data.corpus import Corpus
     from qoq_train.recipe import find_train_recipe, parse_train_recipe
 
     def write(recipe: str, folder: Path) -> None:

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from qoq_data.publish.markdown import plain, table
-from qoq_train.evaluation_text import OVERALL, SHOWN, difference_text, differences_at, figure_text, place_title
-from qoq_train.metrics import FIGURE_TITLES
+from qoq_train.evaluation.metrics import FIGURE_TITLES
+from qoq_train.evaluation.text import OVERALL, SHOWN, difference_text, differences_at, figure_text, place_title
 from qoq_train.report.evaluations import Evaluation
 
 if TYPE_CHECKING:

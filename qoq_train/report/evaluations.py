@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from qoq_data.errors import UsageError
 from qoq_data.record import Split
-from qoq_train.evaluation_text import OVERALL
-from qoq_train.metrics import FIGURES, Figure, Report, report
-from qoq_train.outcomes import EvaluatedRows, read_rows
+from qoq_train.evaluation.metrics import FIGURES, Figure, Report, report
+from qoq_train.evaluation.outcomes import EvaluatedRows, read_rows
+from qoq_train.evaluation.text import OVERALL
 from qoq_train.report.logs import clean
 from qoq_train.report.record import RunRecord
 
@@ -130,7 +130,7 @@ def _places(found: Report) -> dict[str, Mapping[str, Figure]]:
 
 
 def _of_report_file(file: Path, split: Split, step: int) -> Evaluation:
-    """An evaluation of what ``evaluate.report_json`` wrote."""
+    """An evaluation of what ``text.report_json`` wrote."""
     try:
         if file.stat().st_size > _REPORT_BYTES:
             raise ValueError("too large")

@@ -13,8 +13,8 @@ import yaml
 
 from qoq_data.errors import MissingExtraError, UsageError
 from qoq_data.record import Split
-from qoq_train.evaluation_text import SHOWN, figure_text, place_title
-from qoq_train.metrics import FIGURE_TITLES
+from qoq_train.evaluation.metrics import FIGURE_TITLES
+from qoq_train.evaluation.text import SHOWN, figure_text, place_title
 from qoq_train.report import pictures
 from qoq_train.report.canvas import inline
 from qoq_train.report.comparison_text import places_of

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from qoq_train.evaluation_text import OVERALL
-from qoq_train.metrics import FIGURE_TITLES, Figure
+from qoq_train.evaluation.metrics import FIGURE_TITLES, Figure
+from qoq_train.evaluation.text import OVERALL
 from qoq_train.report.canvas import BLUE, GREY, INK, ORANGE, PHASES, SKY, canvas_of, powers_axis, spoken, steps_axis
 from qoq_train.report.evaluations import Evaluation
 from qoq_train.report.series import smoothed, smoothing_window, thinned

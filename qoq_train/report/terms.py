@@ -52,7 +52,7 @@ def _terms(licence: str | None, redistribution: Redistribution) -> Terms:
 
 
 def _of_corpus(run: RunRecord) -> tuple[str, Redistribution] | None:
-    from qoq_train.data import Corpus
+    from qoq_train.data.corpus import Corpus
     from qoq_train.recipe import DataRecipe
 
     section = (run.recipe or {}).get("data")

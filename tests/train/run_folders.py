@@ -14,7 +14,7 @@ import yaml
 from qoq_data.licence import Redistribution
 from qoq_data.record import AnswerType, Split
 from qoq_train.answers import AnswerKey, ReadAnswer, Unreadable
-from qoq_train.outcomes import EvaluatedRows, Outcome, evaluation_path, write_rows
+from qoq_train.evaluation.outcomes import EvaluatedRows, Outcome, evaluation_path, write_rows
 
 LABELS = ("a", "b", "c")
 CORPUS = "c0" * 32

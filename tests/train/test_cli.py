@@ -15,9 +15,9 @@ from qoq_train import cli
 from qoq_train.answers import AnswerKey, read_answer
 from qoq_train.cli import progress as lines
 from qoq_train.cli.progress import step_line, tokens_a_second
-from qoq_train.outcomes import Outcome
+from qoq_train.evaluation.outcomes import Outcome
+from qoq_train.evaluation.subset import few_per_class
 from qoq_train.recipe import parse_train_recipe, train_recipe_text
-from qoq_train.subset import few_per_class
 from tests.train.test_publish import FakeHub
 from tests.train.test_trainer import recipe_of
 

@@ -12,9 +12,9 @@ import pytest
 from qoq_data.errors import UsageError
 from qoq_data.record import Split
 from qoq_train.compare import Comparison, compare, comparison_json, comparison_markdown, short_names
-from qoq_train.evaluation_text import report_json
-from qoq_train.metrics import differences, report
-from qoq_train.outcomes import evaluation_path
+from qoq_train.evaluation.metrics import differences, report
+from qoq_train.evaluation.outcomes import evaluation_path
+from qoq_train.evaluation.text import report_json
 from qoq_train.report.evaluations import evaluations_of, with_intervals
 from qoq_train.report.record import read_run
 from tests.train.run_folders import answered, line, write_lines, write_run

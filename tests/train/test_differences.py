@@ -15,8 +15,8 @@ from qoq_data.errors import UsageError
 from qoq_data.licence import Redistribution
 from qoq_data.record import AnswerType, Split
 from qoq_train.answers import AnswerKey, ReadAnswer, Unreadable
-from qoq_train.metrics import Outcome, at_most_per_class, differences, report
-from qoq_train.outcomes import EvaluatedRows, read_rows, write_rows
+from qoq_train.evaluation.metrics import Outcome, at_most_per_class, differences, report
+from qoq_train.evaluation.outcomes import EvaluatedRows, read_rows, write_rows
 from tests.train.run_folders import answered, outcome
 
 

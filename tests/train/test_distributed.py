@@ -18,23 +18,25 @@ import polars as pl
 import pytest
 import torch
 
-from qoq_train import runs, updating
-from qoq_train.assembly import CONVENTIONS, assemble
-from qoq_train.data import Corpus
-from qoq_train.drawing import share_of_step
-from qoq_train.method import micro_loss
+from qoq_train.data.corpus import Corpus
 from qoq_train.models.inputs import EncodedPrompt, Row, make_batch
 from qoq_train.models.scoring import ScoringChoice
 from qoq_train.models.tiny import write_tiny_model
 from qoq_train.models.weights import whole
-from qoq_train.optimiser import trained_parameters, update
 from qoq_train.prompts import fixed_pieces
-from qoq_train.ranks import ALONE, RankError, Ranks, start_ranks
 from qoq_train.recipe import TrainRecipe, train_recipe_text
 from qoq_train.rewards import RowFacts
-from qoq_train.run_folder import RunFolder
-from qoq_train.trainer import Trainer
+from qoq_train.training import runs, updating
+from qoq_train.training.assembly import CONVENTIONS, assemble
+from qoq_train.training.drawing import share_of_step
+from qoq_train.training.method import micro_loss
+from qoq_train.training.optimiser import trained_parameters, update
+from qoq_train.training.ranks import ALONE, RankError, Ranks, start_ranks
+from qoq_train.training.run_folder import RunFolder
+from qoq_train.training.trainer import Trainer
 from tests.train.test_trainer import VARIED, recipe_of, varied, without_times
+
+pytestmark = pytest.mark.xdist_group("ranks")  # on one worker, so that the processes are started once
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FAILING = "tests.train.test_distributed:failing"

@@ -13,16 +13,17 @@ from typing import Any
 import pytest
 import torch
 
-from qoq_train import doctor, doctor_memory, memory
-from qoq_train.assembly import CONVENTIONS
-from qoq_train.data import Corpus
-from qoq_train.doctor import diagnose
-from qoq_train.doctor_inputs import Inputs, check_corpus, check_model, check_prompts
-from qoq_train.doctor_memory import Machine, assumed_machine, check_device, check_memory, run_size
-from qoq_train.doctor_text import diagnosis_json, memory_table
-from qoq_train.findings import Finding
-from qoq_train.memory import GIB, ModelSize, RunSize, TowerSize
-from qoq_train.model_size import model_size
+from qoq_train.data.corpus import Corpus
+from qoq_train.doctor import diagnosis as doctor
+from qoq_train.doctor import memory as doctor_memory
+from qoq_train.doctor import phases as memory
+from qoq_train.doctor.diagnosis import diagnose
+from qoq_train.doctor.findings import Finding
+from qoq_train.doctor.inputs import Inputs, check_corpus, check_model, check_prompts
+from qoq_train.doctor.memory import Machine, assumed_machine, check_device, check_memory, run_size
+from qoq_train.doctor.model_size import model_size
+from qoq_train.doctor.phases import GIB, ModelSize, RunSize, TowerSize
+from qoq_train.doctor.text import diagnosis_json, memory_table
 from qoq_train.models import scoring
 from qoq_train.models.loading import LoraChoice, ModelChoice, load_policy
 from qoq_train.models.tiny import write_tiny_model
@@ -30,6 +31,7 @@ from qoq_train.prompts import fixed_pieces
 from qoq_train.recipe import LoraRecipe, TrainRecipe, train_recipe_text
 from qoq_train.recipe_files import read_train_recipe
 from qoq_train.rollout import CHUNK_BYTES
+from qoq_train.training.assembly import CONVENTIONS
 from tests.train.conftest import Changed, Row
 from tests.train.policies import write_text_model
 from tests.train.test_trainer import recipe_of
@@ -136,7 +138,7 @@ def test_each_part_by_hand() -> None:
     assert memory.reduced_bytes(SMALL, 2, 2) == 300 * (2 + 4)
     assert memory.reduced_bytes(SMALL, 4, 2) == 300 * 4
     assert memory.reduced_bytes(dataclasses.replace(SMALL, adapters=5), 2, 2) == 0
-    assert memory.handed_over_bytes(SMALL, 4, 2) == (256 << 20) + 200 * 6
+    assert memory.handed_over_bytes(SMALL, 4, 2) == (32 << 20) + 200 * 6
     assert memory.block_bytes(SMALL.text, 2) == 2 * (4 * 32 + 5 * 8) + 2 * 8 * 8
     assert memory.cache_bytes(SMALL, 10, 2) == 2 * 4 * 4 * 2 * 10
     one, gradients = 2 * (4 * 32 + 5 * 8) + 2 * 8 * 8, 2 * (3 * 32 + 2 * 8)

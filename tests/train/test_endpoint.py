@@ -22,8 +22,8 @@ from qoq_data.errors import UsageError
 from qoq_data.licence import Redistribution
 from qoq_data.record import Split
 from qoq_train.coordinates import Convention
-from qoq_train.data import Corpus
-from qoq_train.endpoint import (
+from qoq_train.data.corpus import Corpus
+from qoq_train.endpoint.client import (
     Answered,
     Clock,
     Destination,
@@ -35,7 +35,7 @@ from qoq_train.endpoint import (
     Refused,
     read_key,
 )
-from qoq_train.endpoint_evaluation import EndpointAsker, check_may_leave, evaluate_endpoint
+from qoq_train.endpoint.evaluation import EndpointAsker, check_may_leave, evaluate_endpoint
 from qoq_train.recipe import TrainRecipe
 from qoq_train.targets import target_text
 
@@ -311,7 +311,7 @@ def test_broken_replies_are_asked_again_and_then_failures(server: Server, answer
 
 
 def test_too_long_a_reply_is_not_read_to_its_end(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qoq_train.endpoint._LARGEST_REPLY_BYTES", 1000)
+    monkeypatch.setattr("qoq_train.endpoint.client._LARGEST_REPLY_BYTES", 1000)
     server.handler = lambda *_: completion("x" * 2000)
     found = endpoint(server, tries=1).ask(QUESTIONS[0])
     assert found == Failed("the connection failed (HTTPException), in 1 tries")

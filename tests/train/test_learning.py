@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from qoq_train import trainer as trainer_module
-from qoq_train.assembly import CONVENTIONS
-from qoq_train.data import Corpus
+from qoq_train.data.corpus import Corpus
 from qoq_train.models.tiny import write_tiny_model
 from qoq_train.prompts import fixed_pieces
 from qoq_train.rewards import RowFacts
+from qoq_train.training import trainer as trainer_module
+from qoq_train.training.assembly import CONVENTIONS
 from tests.train.test_trainer import recipe_of, started
 
 LETTERS = "tests.train.test_learning:letters"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qoq_train.order import TrainingOrder
+from qoq_train.data.order import TrainingOrder
 
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=12)
 SEEDS = st.integers(0, 2**31 - 1)

@@ -22,7 +22,7 @@ from qoq_data.record import AnswerType, BoxOnImage, Domain, Split
 from qoq_data.sources import registry
 from qoq_train.answers import read_answer
 from qoq_train.coordinates import Convention
-from qoq_train.data import Corpus, Example
+from qoq_train.data.corpus import Corpus, Example
 from qoq_train.models.pictures import PictureRule
 from qoq_train.models.tiny import tiny_tokenizer
 from qoq_train.prompts import LeftOut, PromptWriter, Template, choice_mark, fixed_pieces, question_text

@@ -24,12 +24,12 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from qoq_data.errors import UsageError
 from qoq_data.licence import Redistribution
-from qoq_train.data import Corpus
-from qoq_train.model_card import card_text
-from qoq_train.model_licence import ModelLicence, folder_licence, model_licence
-from qoq_train.publish import PushError, model_files, push_run
+from qoq_train.data.corpus import Corpus
+from qoq_train.publish.model_card import card_text
+from qoq_train.publish.model_licence import ModelLicence, folder_licence, model_licence
+from qoq_train.publish.push import PushError, model_files, push_run
+from qoq_train.publish.terms import PushRefusedError, Terms, check_terms, record_model_licence, run_terms
 from qoq_train.recipe import TrainRecipe, train_recipe_text
-from qoq_train.terms import PushRefusedError, Terms, check_terms, record_model_licence, run_terms
 from tests.train.test_trainer import recipe_of
 
 httpx: Any = importlib.import_module(HfHubHTTPError.__mro__[1].__module__.partition(".")[0])

@@ -9,9 +9,9 @@ import pytest
 
 from qoq_data.errors import RecipeError, UnknownNameError
 from qoq_train import recipe_files
-from qoq_train.assembly import reward_settings
 from qoq_train.recipe import TrainRecipe, parse_train_recipe, train_recipe_text
 from qoq_train.recipe_files import parse_settings, read_train_recipe, shipped_recipes
+from qoq_train.training.assembly import reward_settings
 
 SHIPPED = [one.name for one in shipped_recipes()]
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from qoq_train.curves import Curves
-from qoq_train.run_folder import RunFolder
+from qoq_train.training.curves import Curves
+from qoq_train.training.run_folder import RunFolder
 
 
 def folder_of(path: Path) -> RunFolder:
@@ -79,7 +79,7 @@ def test_a_resumed_run_shows_each_step_once(tmp_path: Path) -> None:
 
 
 def test_without_tensorboard_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qoq_train.curves.find_spec", lambda name: None)
+    monkeypatch.setattr("qoq_train.training.curves.find_spec", lambda name: None)
     curves = Curves(tmp_path / "tensorboard")
     curves.add("metrics", {"step": 1, "reward": 0.5})
     curves.flush()

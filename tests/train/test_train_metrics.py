@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from qoq_data.record import AnswerType
 from qoq_train.answers import AnswerKey, ReadAnswer, Unreadable
-from qoq_train.metrics import FIGURES, Outcome, Report, Scores, at_most_per_class, report
+from qoq_train.evaluation.metrics import FIGURES, Outcome, Report, Scores, at_most_per_class, report
 
 quick = settings(derandomize=True, deadline=None, max_examples=40)
 FIVE = ("a", "b", "c", "d", "e")

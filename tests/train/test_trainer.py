@@ -14,24 +14,24 @@ import torch
 
 from qoq_data.errors import UsageError
 from qoq_data.record import Split
-from qoq_train import updating as updating_module
-from qoq_train.assembly import CONVENTIONS, Assembly, assemble, start_engine
-from qoq_train.data import Corpus
-from qoq_train.drawing import draw
-from qoq_train.evaluate import evaluate
-from qoq_train.evaluation_text import report_json, report_table
-from qoq_train.memory_errors import memory_told
+from qoq_train.data.corpus import Corpus
+from qoq_train.evaluation.text import report_json, report_table
 from qoq_train.models.tiny import write_tiny_model
-from qoq_train.optimiser import NotFiniteError, TrainingError, learning_rate_share
 from qoq_train.prompts import fixed_pieces
 from qoq_train.recipe import TrainRecipe, train_recipe_text
 from qoq_train.rewards import RowFacts
 from qoq_train.rollout import RolloutError, Sampling
 from qoq_train.rollout.transformers_copy import TransformersCopy
-from qoq_train.run_folder import RunFolder
-from qoq_train.scores import LARGEST_GAP, Scoring
-from qoq_train.sft import supervise
-from qoq_train.trainer import Trainer
+from qoq_train.training import updating as updating_module
+from qoq_train.training.assembly import CONVENTIONS, Assembly, assemble, start_engine
+from qoq_train.training.drawing import draw
+from qoq_train.training.evaluate import evaluate
+from qoq_train.training.memory_errors import memory_told
+from qoq_train.training.optimiser import NotFiniteError, TrainingError, learning_rate_share
+from qoq_train.training.run_folder import RunFolder
+from qoq_train.training.scores import LARGEST_GAP, Scoring
+from qoq_train.training.sft import supervise
+from qoq_train.training.trainer import Trainer
 
 VARIED = "tests.train.test_trainer:varied"
 

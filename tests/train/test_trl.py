@@ -18,11 +18,11 @@ from datasets import Dataset, IterableDataset
 from qoq_data.errors import UsageError
 from qoq_data.record import Split
 from qoq_train.advantages import DrpoConfig, DrpoState, drpo
-from qoq_train.assembly import CONVENTIONS, Assembly, assemble
-from qoq_train.data import Corpus
+from qoq_train.data.corpus import Corpus
 from qoq_train.models.inputs import encode_prompt
 from qoq_train.models.tiny import write_tiny_model
 from qoq_train.prompts import fixed_pieces
+from qoq_train.training.assembly import CONVENTIONS, Assembly, assemble
 from tests.train.policies import write_text_model
 from tests.train.test_trainer import recipe_of
 from tests.train.trl_trainers import (

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from qoq_train.losses import Denominators, aggregate, ppo_clip, rollout_weight
-from qoq_train.method import MicroBatch, micro_loss, padded, step_advantages
 from qoq_train.models.loading import Policy
 from qoq_train.models.scoring import Scorer, ScoringChoice, encode_rows, iterate_batches, score_rows
 from qoq_train.recipe import MethodRecipe
+from qoq_train.training.method import MicroBatch, micro_loss, padded, step_advantages
 from tests.train.policies import model_folder, policy_at, three_prompts
 from tests.train.trl_trainers import GRPOTrainer, by_sum, config, questions
 

@@ -22,7 +22,7 @@ from qoq_data.record import AnswerType, BoxOnImage, Split
 from qoq_train.advantages import DrpoConfig, DrpoState, drpo, grpo
 from qoq_train.answers import AnswerKey
 from qoq_train.coordinates import Convention, ModelFrame
-from qoq_train.data import Corpus
+from qoq_train.data.corpus import Corpus
 from qoq_train.integrations.verl import DrpoEstimator, Rows, VerlSettings, drpo_of_rows
 from qoq_train.integrations.verl_corpus import write_split
 from qoq_train.integrations.verl_rows import compute_score, facts_of_row, ground_truth_of, verl_row
@@ -308,7 +308,8 @@ def test_a_split_is_written_whole_with_its_licence(corpus_folder: Path, tmp_path
 def test_importing_it_brings_in_neither_verl_nor_our_model_side() -> None:
     code = (
         "import sys, qoq_train.integrations.verl, qoq_train.integrations.verl_rows\n"
-        "names = ('verl', 'transformers', 'polars', 'datasets', 'peft', 'vllm', 'qoq_train.models', 'qoq_train.data')\n"
+        "names = ('verl', 'transformers', 'polars', 'datasets', 'peft', 'vllm', 'qoq_train.models', "
+        "'qoq_train.data.corpus')\n"
         "sys.exit(' '.join(name for name in names if name in sys.modules) or 0)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -44,3 +44,5 @@ def main(model: Path, folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), Path(sys.argv[2]))
+    torch.distributed.barrier()  # else one of them is gone while the other still hears it
+    torch.distributed.destroy_process_group()

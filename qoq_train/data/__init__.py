@@ -1,0 +1,1 @@
+"""Rows of a corpus as examples, in a seeded order."""

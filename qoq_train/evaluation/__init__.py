@@ -1,0 +1,1 @@
+"""Evaluation: what was answered of each row, and how well answers agree with the truth."""

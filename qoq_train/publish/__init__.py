@@ -1,0 +1,1 @@
+"""How a trained model leaves, and when it may not."""

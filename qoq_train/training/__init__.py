@@ -1,0 +1,1 @@
+"""A run: its steps, its processes and its folder."""
