@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a worker of pytest-xdist a core: torch's own threads would only wait
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 WHOLE_BUILDS = (

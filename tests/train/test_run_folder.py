@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,11 @@ def curves_of(folder: Path, name: str, figure: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in read.Scalars(figure)]
 
 
-def test_a_resumed_run_shows_each_step_once(tmp_path: Path) -> None:
+def test_a_resumed_run_shows_each_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorboard", reason="curves are written where tensorboard is installed")
+    files = importlib.import_module("tensorboard.summary.writer.event_file_writer")
+    # Files of one process and second are told apart by a count, read as text: 10 would come before 9.
+    monkeypatch.setattr(files, "_global_uid", files.AtomicCounter(0))
     first = Curves(tmp_path)
     for step in (1, 2, 3):
         first.add("metrics", {"step": step, "reward": float(step), "note": "text", "gap": float("nan")})
