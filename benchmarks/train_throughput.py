@@ -163,7 +163,7 @@ def varied(text: str, row: RowFacts) -> float:
 
 
 def _recipe(folder: Path) -> Any:
-    from qoq_train.recipe import find_train_recipe, parse_train_recipe
+    from qoq_train.recipe_files import read_train_recipe
 
     own = "benchmarks.train_throughput:varied"
     settings = {
@@ -172,7 +172,7 @@ def _recipe(folder: Path) -> Any:
         "rollout.questions": QUESTIONS, "rollout.completions": COMPLETIONS, "rollout.max_tokens": MAX_TOKENS,
         "optimiser.questions_per_update": QUESTIONS // UPDATES,
     }  # fmt: skip
-    return parse_train_recipe(*find_train_recipe("tiny"), settings)
+    return read_train_recipe("tiny", settings)
 
 
 def _ours(folder: Path, steps: int, turns: Turns) -> None:

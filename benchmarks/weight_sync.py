@@ -155,7 +155,7 @@ def _check(policy: Policy, engines: dict[str, tuple[Any, Any]]) -> None:
 @contextmanager
 def _server(folder: Path) -> Iterator[str]:
     """A rollout server of a model in a process of its own; its address."""
-    command = [sys.executable, "-m", "qoq_train.rollout.serve", str(folder), "--port", "0", "--dtype", "float32",
+    command = [sys.executable, "-m", "qoq_train.cli", "serve", str(folder), "--port", "0", "--dtype", "float32",
                "--max-model-tokens", "256", "--max-sequences", "4", "--pictures", "1"]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None

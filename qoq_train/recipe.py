@@ -7,13 +7,12 @@ Where a run is written, and on how many devices it runs, is not part of it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from qoq_data.errors import RecipeError, UnknownNameError
-from qoq_data.recipe_text import RECIPE_BYTES, Section, nearest, problem_text, recipe_tree, section_lines
+from qoq_data.errors import RecipeError
+from qoq_data.recipe_text import Section, problem_text, recipe_tree, section_lines
 
 
 class LoraRecipe(Section):
@@ -190,26 +189,3 @@ def parse_train_recipe(text: str, where: str, overrides: Mapping[str, Any] = {})
 def train_recipe_text(recipe: TrainRecipe) -> str:
     """The recipe as YAML for a person to edit: every key, most with what they mean."""
     return "\n".join(section_lines(recipe)) + "\n"
-
-
-def find_train_recipe(name: str) -> tuple[str, str]:
-    """Text of a recipe and where it stands: a file's path, or a recipe that ships with the package."""
-    if name.endswith((".yaml", ".yml")) or "/" in name:
-        path = Path(name)
-        if not path.is_file():
-            raise UnknownNameError(f"There is no recipe file {path.name}.")
-        if path.stat().st_size > RECIPE_BYTES:
-            raise RecipeError(path.name, ["it is larger than a recipe can be"])
-        try:
-            return path.read_text(encoding="utf-8"), path.name
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(path.name, ["it may not be read, or is not UTF-8 text"]) from error
-    shipped = {path.stem: path for folder in _folders() for path in sorted(folder.glob("*.yaml"))}
-    if name not in shipped:
-        raise UnknownNameError(f"There is no training recipe {name!r}.{nearest(name, list(shipped))}")
-    return shipped[name].read_text(encoding="utf-8"), f"{name}.yaml"
-
-
-def _folders() -> list[Path]:
-    package = Path(__file__).parent
-    return [folder for folder in (package / "recipes", package.parent / "recipes" / "train") if folder.is_dir()]

@@ -101,6 +101,13 @@ class NewFile(io.RawIOBase):
                 raise storage_error(self._failure, self.path) from self._failure
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Put a local file in place whole, over one that is there; raises ``OSError`` and leaves that one as it was."""
+    part = path.with_name(f"{path.name}{TEMPORARY_SUFFIX}")
+    part.write_bytes(data)
+    part.replace(path)
+
+
 def storage_error(error: OSError, path: str) -> StorageError:
     """The error of a failed write, with what to do about it."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

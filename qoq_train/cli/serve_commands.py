@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Literal
 
 import typer
@@ -30,6 +31,10 @@ def serve(
     from qoq_train.rollout.serve import serve as serve_engine
     from qoq_train.rollout.vllm_engine import VllmChoice
 
+    def say(line: str) -> None:
+        print_line(line)
+        sys.stdout.flush()  # who started it waits for the address, on a pipe too
+
     chosen = ModelChoice(model, dtype, min_pixels=min_pixels, max_pixels=max_pixels)
     engine = VllmChoice(max_model_tokens, max_sequences, pictures, gpu_memory)
-    serve_engine(chosen, engine, ServerAddress(host, port), print_line)
+    serve_engine(chosen, engine, ServerAddress(host, port), say)

@@ -27,15 +27,16 @@ from qoq_data.licence import Redistribution
 from qoq_data.recipe_text import nearest
 from qoq_data.record import AnswerType, BoxOnImage, Domain, Split
 from qoq_train.answers import AnswerKey
-from qoq_train.data.label_maps import LabelMapCache, marked_pixels
+from qoq_train.data.label_maps import marked_pixels, read_label_maps
 from qoq_train.data.order import TrainingOrder
 from qoq_train.data.pictures import drawn_signals, stored_pictures
 from qoq_train.data.shards import (
     DAMAGED,
     LISTS,
     Kept,
-    MediaCache,
+    RowGroupCache,
     ShardSurvey,
+    read_media,
     read_small_columns,
     split_texts,
     survey_shard,
@@ -164,8 +165,10 @@ class SplitRows:
         held = pa.concat_tables(tables).unify_dictionaries().combine_chunks() if tables else None
         self._table: pa.Table | None = held
         self._ends = np.cumsum([table.num_rows for table in tables], dtype=np.int64)
-        self._media = MediaCache(corpus.store, corpus.recipe.shuffle_window)
-        self._label_maps = LabelMapCache(corpus.store, corpus.recipe.shuffle_window) if corpus.with_masks else None
+        self._media = RowGroupCache(corpus.store, corpus.recipe.shuffle_window, read_media)
+        self._label_maps = (
+            RowGroupCache(corpus.store, corpus.recipe.shuffle_window, read_label_maps) if corpus.with_masks else None
+        )
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if self._ends.size else 0

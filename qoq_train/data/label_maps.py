@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from qoq_data.corpus.reader import open_shard
-from qoq_data.errors import CorpusError, Reason, RecordError
+from qoq_data.errors import Reason, RecordError
 from qoq_data.formats.image import decode_label_map
-from qoq_train.data.shards import DAMAGED, Kept
+from qoq_train.data.shards import Kept, read_group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,29 +20,9 @@ if TYPE_CHECKING:
     from qoq_data.formats.storage import Store
 
 
-class LabelMapCache:
-    """The ``masks`` of the row groups that were used last, as stored, of those rows only that pass the filters."""
-
-    def __init__(self, store: Store, groups: int) -> None:
-        self._store = store
-        self._most = groups
-        self._held: OrderedDict[tuple[str, int], pa.ChunkedArray] = OrderedDict()
-
-    def get(self, shard: ShardEntry, group: int, kept: Kept | None) -> pa.ChunkedArray:
-        """``masks`` of a row group; raises ``CorpusError``."""
-        name = shard.path, group
-        if name in self._held:
-            self._held.move_to_end(name)
-            return self._held[name]
-        while len(self._held) >= self._most:
-            self._held.popitem(last=False)
-        try:
-            table = open_shard(self._store, shard).read_row_group(group, columns=["masks"])
-        except (OSError, pa.ArrowException) as error:
-            raise CorpusError(f"Row group {group} of {shard.path} cannot be read. {DAMAGED}") from error
-        found = (table if kept is None else table.take(kept))["masks"]
-        self._held[name] = found
-        return found
+def read_label_maps(store: Store, shard: ShardEntry, group: int, kept: Kept | None) -> pa.ChunkedArray:
+    """``masks`` of a row group as stored; raises ``CorpusError``."""
+    return read_group(store, shard, group, "masks", kept)["masks"]
 
 
 def marked_pixels(

@@ -6,8 +6,9 @@ Every shared text (a question, a list of choices, a licence) is held once, and a
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +34,8 @@ _SHARED_TEXTS: Final = (
 _OWN: Final = ("id", "patient", "tolerance", "boxes")
 _ROLES: Final = "provenance.list.element.role"
 _JOINT: Final = "\x1f"
+
+T = TypeVar("T")
 
 Kept = NDArray[np.int32]
 """Which rows of a row group pass the filters."""
@@ -96,30 +99,38 @@ def split_texts(joined: str | None) -> tuple[str, ...]:
     return tuple(joined.split(_JOINT)) if joined else ()
 
 
-class MediaCache:
-    """The media of the row groups that were used last, as stored, of those rows only that pass the filters."""
+class RowGroupCache(Generic[T]):
+    """What ``read`` makes of the row groups that were used last, of those rows only that pass the filters."""
 
-    def __init__(self, store: Store, groups: int) -> None:
+    def __init__(self, store: Store, groups: int, read: Callable[[Store, ShardEntry, int, Kept | None], T]) -> None:
         self._store = store
         self._most = groups
-        self._held: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
+        self._read = read
+        self._held: OrderedDict[tuple[str, int], T] = OrderedDict()
 
-    def get(self, shard: ShardEntry, group: int, kept: Kept | None) -> pa.Table:
-        """``images`` of a row group, and its ``signals`` where a row has no image; raises ``CorpusError``."""
+    def get(self, shard: ShardEntry, group: int, kept: Kept | None) -> T:
+        """What ``read`` makes of a row group; raises as it does."""
         name = shard.path, group
         if name in self._held:
             self._held.move_to_end(name)
             return self._held[name]
         while len(self._held) >= self._most:
             self._held.popitem(last=False)
-        media = _read_group(self._store, shard, group, "images", kept)
-        if pc.any(pc.equal(pc.fill_null(pc.list_value_length(media["images"]), 0), 0)).as_py():
-            media = media.append_column("signals", _read_group(self._store, shard, group, "signals", kept)["signals"])
-        self._held[name] = media
-        return media
+        found = self._read(self._store, shard, group, kept)
+        self._held[name] = found
+        return found
 
 
-def _read_group(store: Store, shard: ShardEntry, group: int, column: str, kept: Kept | None) -> pa.Table:
+def read_media(store: Store, shard: ShardEntry, group: int, kept: Kept | None) -> pa.Table:
+    """``images`` of a row group as stored, and its ``signals`` where a row has no image; raises ``CorpusError``."""
+    media = read_group(store, shard, group, "images", kept)
+    if pc.any(pc.equal(pc.fill_null(pc.list_value_length(media["images"]), 0), 0)).as_py():
+        media = media.append_column("signals", read_group(store, shard, group, "signals", kept)["signals"])
+    return media
+
+
+def read_group(store: Store, shard: ShardEntry, group: int, column: str, kept: Kept | None) -> pa.Table:
+    """A column of a row group as stored, of the rows ``kept``; raises ``CorpusError``."""
     try:
         media = open_shard(store, shard).read_row_group(group, columns=[column])
     except (OSError, pa.ArrowException) as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import http.client
-import ipaddress
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from urllib.parse import urlsplit
 
 from qoq_data.errors import UsageError
 from qoq_train.endpoint.replies import Answered, EndpointError, Failed, Refused, Reply, TryAgainError, read_reply
+from qoq_train.hosts import is_loopback
 
 __all__ = [
     "Answered", "Clock", "Destination", "Endpoint", "EndpointChoice", "EndpointError", "Failed", "Question", "Refused",
@@ -68,10 +68,7 @@ class Destination:
     @property
     def is_loopback(self) -> bool:
         """Whether what is sent stays on this machine."""
-        try:
-            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,11 +110,11 @@ def main() -> None:
     from qoq_data.errors import QoQError
     from qoq_data.record import Split
     from qoq_train.data.corpus import Corpus
-    from qoq_train.recipe import find_train_recipe, parse_train_recipe
+    from qoq_train.recipe_files import read_train_recipe
 
     def write(recipe: str, folder: Path) -> None:
         """Write a recipe's corpus as the files that verl trains and validates on."""
-        resolved = parse_train_recipe(*find_train_recipe(recipe))
+        resolved = read_train_recipe(recipe)
         corpus, writer = Corpus(resolved.data), prompt_writer(resolved)
         for split in (Split.TRAIN, Split.VALIDATION):
             written, left_out = write_split(corpus, writer, split, folder / f"{split}.parquet")

@@ -12,6 +12,7 @@ from typing import Any, Final
 import yaml
 
 from qoq_data.errors import MissingExtraError, UsageError
+from qoq_data.formats.new_file import write_whole
 from qoq_data.record import Split
 from qoq_train.evaluation.metrics import FIGURE_TITLES
 from qoq_train.evaluation.text import SHOWN, figure_text, place_title
@@ -83,9 +84,11 @@ def write_report(
     drawn = list(_pictures(run, chosen, notes))
     withheld = "" if with_restricted_completions else terms.reason
     text = "".join(_page(run, terms, chosen, drawn, shown, withheld, notes))
+    pictures = target.parent / "pictures"
+    pictures.mkdir(parents=True, exist_ok=True)
     for one in drawn:
-        _write(target.parent / "pictures" / f"{one.name}.svg", one.svg)
-    _write(target, text.encode())
+        write_whole(pictures / f"{one.name}.svg", one.svg)
+    write_whole(target, text.encode())
     return target
 
 
@@ -283,10 +286,3 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     top = "".join(f"<th>{escape(head)}</th>" for head in heads)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
     return f'<div class="wide"><table>\n<tr>{top}</tr>\n{body}</table></div>\n'
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(data)
-    part.replace(path)

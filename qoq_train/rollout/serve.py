@@ -2,14 +2,12 @@
 
 It listens on the loopback address unless told otherwise, and on any other only with a shared secret in the variable
 ``QOQ_SERVER_TOKEN``, which the trainer must then have too. The secret is sent as it is: between hosts use a private
-network or an encrypting proxy. ``python -m qoq_train.rollout.serve MODEL`` starts one.
+network or an encrypting proxy. ``qoq-train serve MODEL`` starts one.
 """
 
 from __future__ import annotations
 
-import argparse
 import hmac
-import ipaddress
 import json
 import os
 import signal
@@ -22,7 +20,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final
 
-from qoq_data.errors import QoQError, UsageError
+from qoq_data.errors import UsageError
+from qoq_train.hosts import is_loopback
 from qoq_train.rollout import wire
 from qoq_train.rollout.service import Refused, Service
 
@@ -55,7 +54,7 @@ class ServerAddress:
         """
         if token is not None and (len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable()):
             raise UsageError(f"{TOKEN_VARIABLE} must be at least {_SHORTEST_TOKEN} printable ASCII characters.")
-        if token is None and not _is_loopback(self.host):
+        if token is None and not is_loopback(self.host):
             raise UsageError(
                 f"A server on {self.host} can be reached by others: set {TOKEN_VARIABLE} to a long secret here and "
                 "where the trainer runs."
@@ -92,7 +91,7 @@ class RolloutServer(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
         """A peer that goes away costs one line and not a traceback."""
         told = f"rollout server: a connection ended by {type(sys.exception()).__name__}"
-        print(told, file=sys.stderr)  # noqa: T201
+        sys.stderr.write(f"{told}\n")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -219,44 +218,3 @@ def serve(model: ModelChoice, choice: VllmChoice, address: ServerAddress, say: C
             server.serve_forever()
     finally:
         service.close()
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """``python -m qoq_train.rollout.serve``: the same as ``qoq-train serve``."""
-    from qoq_train.models.loading import ModelChoice
-    from qoq_train.rollout.vllm_engine import VllmChoice
-
-    usual, where = VllmChoice(gpu_memory=0.9), ServerAddress()
-    parser = argparse.ArgumentParser(prog="python -m qoq_train.rollout.serve", description="Serve rollouts by vLLM.")
-    parser.add_argument("model", help="the trainer's model: a folder or a hub name")
-    parser.add_argument("--host", default=where.host)
-    parser.add_argument("--port", type=int, default=where.port)
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
-    parser.add_argument("--min-pixels", type=int)
-    parser.add_argument("--max-pixels", type=int)
-    parser.add_argument("--max-model-tokens", type=int, default=usual.max_model_tokens)
-    parser.add_argument("--max-sequences", type=int, default=usual.max_sequences)
-    parser.add_argument("--pictures", type=int, default=usual.pictures_per_prompt, help="at most in a prompt")
-    parser.add_argument("--gpu-memory", type=float, default=usual.gpu_memory)
-    given = parser.parse_args(arguments)
-    model = ModelChoice(given.model, given.dtype, min_pixels=given.min_pixels, max_pixels=given.max_pixels)
-    choice = VllmChoice(given.max_model_tokens, given.max_sequences, given.pictures, given.gpu_memory)
-    try:
-        serve(model, choice, ServerAddress(given.host, given.port), lambda line: print(line, flush=True))  # noqa: T201
-    except QoQError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    return 0
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

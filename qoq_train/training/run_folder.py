@@ -19,6 +19,7 @@ import polars as pl
 import torch
 
 from qoq_data.errors import UsageError
+from qoq_data.formats.new_file import write_whole
 from qoq_train.evaluation.outcomes import EvaluatedRows, evaluation_path, write_rows
 from qoq_train.training.curves import Curves
 
@@ -50,8 +51,8 @@ class RunFolder:
             file = path / name
             if file.exists() and file.read_text(encoding="utf-8") != text:
                 raise UsageError(f"{path.name} holds a run of another recipe or corpus ({name}); take another folder.")
-            _write(file, text.encode())
-        _write(path / "versions.json", json.dumps(_versions(), indent=1).encode())
+            write_whole(file, text.encode())
+        write_whole(path / "versions.json", json.dumps(_versions(), indent=1).encode())
 
     @classmethod
     def of_ranks(cls, ranks: Ranks, path: Path, recipe_text: str, corpus_sha256: str) -> RunFolder:
@@ -143,7 +144,7 @@ class RunFolder:
         for name in ("metrics", "evaluations", "left_out"):
             kept = [line for line in self.lines(name) if line["step"] <= step]
             if (self.path / f"{name}.jsonl").exists():
-                _write(self.path / f"{name}.jsonl", _jsonl(kept))
+                write_whole(self.path / f"{name}.jsonl", _jsonl(kept))
         for file in (self.path / "completions").glob("step-*.parquet"):
             if int(file.stem.removeprefix("step-")) > step:
                 file.unlink()
@@ -168,12 +169,6 @@ class RunFolder:
 
 def _jsonl(lines: Iterable[Mapping[str, Any]]) -> bytes:
     return "".join(json.dumps(dict(line), sort_keys=True) + "\n" for line in lines).encode()
-
-
-def _write(path: Path, data: bytes) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(data)
-    part.replace(path)
 
 
 def _versions() -> dict[str, str]:

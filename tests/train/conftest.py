@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +21,9 @@ from qoq_data.formats.storage import Store
 from qoq_data.recipe import Recipe
 from qoq_data.record import SCHEMA
 from qoq_data.sources import get_source
+
+if TYPE_CHECKING:
+    from qoq_train.models.loading import Policy
 
 Row = dict[str, Any]
 Changed = Callable[[Callable[[Row], None]], Path]
@@ -51,6 +54,26 @@ def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(qoq_data.corpus.shard, "ROW_GROUP_BYTES", 60_000)
         build_corpus(recipe, inputs, Store(folder), LocalEngine(1), None)
     return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny model of each family, by its name."""
+    from tests.train.policies import model_folder, write_text_model
+
+    root = tmp_path_factory.mktemp("models")
+    vision = ("qwen2_5_vl", "qwen3_vl")
+    return {family: model_folder(family, root / family) for family in vision} | {
+        "text": write_text_model(root / "text")
+    }
+
+
+@pytest.fixture(scope="module")
+def policies(folders: dict[str, Path]) -> dict[str, Policy]:
+    """The same, loaded."""
+    from tests.train.policies import policy_at
+
+    return {name: policy_at(folder) for name, folder in folders.items()}
 
 
 @pytest.fixture

@@ -230,7 +230,7 @@ def test_a_window_of_groups_is_read_once(corpus_folder: Path, monkeypatch: pytes
 
 def test_the_group_used_longest_ago_is_let_go(corpus_folder: Path) -> None:
     rows = opened(corpus_folder).rows(TRAIN)
-    cache = qoq_train.data.shards.MediaCache(Store(corpus_folder), 2)
+    cache = qoq_train.data.shards.RowGroupCache(Store(corpus_folder), 2, qoq_train.data.shards.read_media)
     a, b, c = rows._groups[:3]
     for group in (a, b, a, c):
         cache.get(*group)
@@ -240,14 +240,14 @@ def test_the_group_used_longest_ago_is_let_go(corpus_folder: Path) -> None:
 def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """The row groups whose images are read from now on."""
     reads = []
-    read = qoq_train.data.shards._read_group
+    read = qoq_train.data.shards.read_group
 
     def counting(store: Any, shard: Any, group: int, column: str, kept: Any) -> Any:
         if column == "images":
             reads.append((shard.path, group))
         return read(store, shard, group, column, kept)
 
-    monkeypatch.setattr(qoq_train.data.shards, "_read_group", counting)
+    monkeypatch.setattr(qoq_train.data.shards, "read_group", counting)
     return reads
 
 

@@ -33,31 +33,12 @@ from tests.train.policies import (
     policy_at,
     prompt_of,
     three_prompts,
-    write_text_model,
 )
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")
 TOKENIZER = tiny_tokenizer(PIECES)
 
 once = settings(derandomize=True, deadline=None, max_examples=60)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("models")
-    return {family: model_folder(family, root / family) for family in FAMILIES} | {
-        "text": write_text_model(root / "text")
-    }
-
-
-@pytest.fixture(scope="module")
-def policies(folders: dict[str, Path]) -> dict[str, Policy]:
-    return {name: policy_at(folder) for name, folder in folders.items()}
 
 
 @pytest.fixture(scope="module")

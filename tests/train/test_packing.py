@@ -24,35 +24,15 @@ from qoq_train.rollout import Prompt, Sampling
 from qoq_train.rollout.transformers_engine import TransformersEngine
 from tests.train.policies import (
     COMPLETIONS,
-    model_folder,
     policy_at,
     prompt_of,
     three_prompts,
-    write_text_model,
 )
 
 VISION = ("qwen2_5_vl", "qwen3_vl")
 FAMILIES = (*VISION, "text")
 
 quick = settings(derandomize=True, deadline=None, max_examples=20)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("models")
-    return {family: model_folder(family, root / family) for family in VISION} | {
-        "text": write_text_model(root / "text")
-    }
-
-
-@pytest.fixture(scope="module")
-def policies(folders: dict[str, Path]) -> dict[str, Policy]:
-    return {name: policy_at(folder) for name, folder in folders.items()}
 
 
 def asked_of(policy: Policy) -> list[Prompt]:

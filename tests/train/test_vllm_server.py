@@ -631,7 +631,7 @@ def test_an_address_that_is_taken_is_told(serve: Serve) -> None:
 @pytest.fixture(scope="module")
 def process(policy: Policy) -> Iterator[subprocess.Popen[str]]:
     """A server process of the policy's model, started and not waited for."""
-    command = [sys.executable, "-m", "qoq_train.rollout.serve", policy.choice.path, "--port", "0", "--dtype", "float32",
+    command = [sys.executable, "-m", "qoq_train.cli", "serve", policy.choice.path, "--port", "0", "--dtype", "float32",
                "--max-model-tokens", "256", "--max-sequences", "16", "--pictures", "2"]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as running:
