@@ -154,9 +154,26 @@ def test_from_a_corpus_to_an_evaluated_model(
     text = (tmp_path / "tables" / "evaluation.md").read_text()
     assert "at most 2 a class, a seeded subset" in text
     assert "all: mean of domains" in text
+    gained = ("--split", "train", "--rows", "12", "--before", str(run / "supervised"), "--out", str(tmp_path / "gain"))
+    assert typed(monkeypatch, "eval", str(recipe_file), *model, *gained) == 0
+    assert "| macro-F1 | rows | before | after | after less before |" in capsys.readouterr().out
+    tree = json.loads((tmp_path / "gain" / "evaluation.json").read_text())
+    assert tree["overall"] == found["overall"]
+    alone = ("--set", f"model.path={run / 'supervised'}", "--split", "train", "--rows", "12", "--json")
+    assert typed(monkeypatch, "eval", str(recipe_file), *alone) == 0
+    printed = capsys.readouterr().out
+    assert tree["before"]["overall"] == json.loads(printed[printed.index("{") :])["overall"]
     monkeypatch.setattr("huggingface_hub.HfApi", FakeHub)
     assert typed(monkeypatch, "push", str(run), "lab/model", "--public", "--vouch-private") == 3
     assert "Refused" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [("--per-class", "2"), ("--endpoint", "http://127.0.0.1/v1")])
+def test_what_was_gained_is_of_the_recipes_own_model_and_all_rows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], more: tuple[str, str]
+) -> None:
+    assert typed(monkeypatch, "eval", "tiny", "--before", "run/supervised", *more) == 2
+    assert "--before goes with neither" in capsys.readouterr().err
 
 
 def test_the_doctor_ends_with_1_where_something_will_fail(

@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from qoq_data.licence import Redistribution
+from qoq_data.record import Split
+from qoq_train.evaluation.outcomes import evaluation_path, read_rows
 from qoq_train.training.curves import Curves
 from qoq_train.training.run_folder import RunFolder
 
@@ -61,6 +65,30 @@ def curves_of(folder: Path, name: str, figure: str) -> list[tuple[int, float]]:
     read: Any = EventAccumulator(str(folder / name))
     read.Reload()
     return [(event.step, event.value) for event in read.Scalars(figure)]
+
+
+def test_a_run_killed_before_its_first_checkpoint_keeps_nothing_of_it(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    corpus = SimpleNamespace(manifest_sha256="0", licence="MIT", redistribution=Redistribution.OPEN)
+    for step in (0, 1):
+        folder.log("evaluations", {"step": step})
+        folder.write_evaluation(step, Split.VALIDATION, corpus, ())  # type: ignore[arg-type]
+    assert read_rows(evaluation_path(tmp_path, Split.VALIDATION, 1, ".parquet")).licence == "MIT"
+    again = folder_of(tmp_path)
+    assert again.latest() is None
+    assert again.lines("evaluations") == []
+    assert list((tmp_path / "evaluations").iterdir()) == []
+
+
+def test_a_run_keeps_the_evaluations_up_to_its_checkpoint(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path)
+    corpus = SimpleNamespace(manifest_sha256="0", licence="MIT", redistribution=Redistribution.OPEN)
+    for step in (0, 1, 2):
+        folder.write_evaluation(step, Split.VALIDATION, corpus, ())  # type: ignore[arg-type]
+    folder.save(1, {"step": 1}, 2)
+    assert folder_of(tmp_path).latest() == {"step": 1}
+    kept = sorted(path.name for path in (tmp_path / "evaluations").iterdir())
+    assert kept == [evaluation_path(tmp_path, Split.VALIDATION, step, ".parquet").name for step in (0, 1)]
 
 
 def test_a_resumed_run_shows_each_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,14 +178,14 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     # TRL has no lower bound and counts its upper one from 0; ours at the recipe's lowest is not reached here
     "cispo": (
-        {"loss": "cispo", "aggregation": "token_mean", "clip_low": 0.99, "clip_high": 0.5},
+        {"loss": "cispo", "aggregation": "token_mean", "clip_low": 0.1, "clip_high": 0.5},
         {"loss_type": "cispo", "epsilon_high": 1.5},
     ),
     "k3": ({"kl_coefficient": 0.4}, {"beta": 0.4}),
     "k3 over tokens": ({"kl_coefficient": 0.4, "aggregation": "token_mean"}, {"beta": 0.4, "loss_type": "dapo"}),
     "k3 over a constant": ({"kl_coefficient": 0.4, "aggregation": "constant"}, {"beta": 0.4, "loss_type": "dr_grpo"}),
     "k3 and cispo": (
-        {"loss": "cispo", "aggregation": "token_mean", "clip_low": 0.99, "clip_high": 0.5, "kl_coefficient": 0.4},
+        {"loss": "cispo", "aggregation": "token_mean", "clip_low": 0.1, "clip_high": 0.5, "kl_coefficient": 0.4},
         {"loss_type": "cispo", "epsilon_high": 1.5, "beta": 0.4},
     ),
 }

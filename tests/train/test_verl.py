@@ -23,6 +23,7 @@ from qoq_train.advantages import DrpoConfig, DrpoState, drpo, grpo
 from qoq_train.answers import AnswerKey
 from qoq_train.coordinates import Convention, ModelFrame
 from qoq_train.data.corpus import Corpus
+from qoq_train.integrations import verl_corpus
 from qoq_train.integrations.verl import DrpoEstimator, Rows, VerlSettings, drpo_of_rows
 from qoq_train.integrations.verl_corpus import write_split
 from qoq_train.integrations.verl_rows import compute_score, facts_of_row, ground_truth_of, verl_row
@@ -277,6 +278,19 @@ def test_what_a_row_cannot_hold() -> None:
     masked = replace(BOXED, boxes=BoxTruth((TrueMask.of(np.ones((2, 2), bool)),), FRAMES))
     with pytest.raises(ValueError, match="no masks"):
         ground_truth_of(masked)
+
+
+def test_a_recipe_that_builds_on_another_is_written(
+    corpus_folder: Path, folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "mine.yaml"
+    data = f"{{corpus: {corpus_folder}, sources: [busi], max_prompt_tokens: 4000}}"
+    recipe.write_text(f"base: tiny\nname: mine\nmodel: {{path: {folders['qwen2_5_vl']}}}\ndata: {data}\n")
+    monkeypatch.setattr(sys, "argv", ["verl_corpus", str(recipe), str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as stop:
+        verl_corpus.main()
+    assert not stop.value.code
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"train.parquet", "validation.parquet"}
 
 
 def test_a_split_is_written_whole_with_its_licence(corpus_folder: Path, tmp_path: Path) -> None:
