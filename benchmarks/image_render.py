@@ -19,7 +19,8 @@ from PIL import Image
 
 from benchmarks.harness import Result, seconds_in_turn
 from qoq_data.clinical.synthetic_image import Scene, Spot, draw_scene
-from qoq_data.corpus.render import MediaReference, render_media
+from qoq_data.corpus.references import MediaReference
+from qoq_data.corpus.render import render_media
 from qoq_data.corpus.shard import Row, rows_to_table, write_table
 from qoq_data.formats.image import encode_image
 from qoq_data.formats.storage import Store

@@ -21,6 +21,7 @@ An item table has the fixed columns below and, beside them:
     context.<field>   text that may be known when the question is asked; only fields in ``SPEC.context_fields``
     skip_reason       where it is not null the item goes to the skip ledger: a value of ``errors.Reason``
     skip_detail       one sentence for the ledger, without content
+    boxes             boxes of the item's pictures that stand in the publisher's tables: ``BOXES_TYPE``
 """
 
 from __future__ import annotations
@@ -42,17 +43,51 @@ if TYPE_CHECKING:
 MEDIA_TYPE = pl.Struct({"role": pl.String, "kind": pl.String, "path": pl.String, "part": pl.String})
 """One file of an item: its role in the row, its kind, its path below the root, and which part of it is meant."""
 
-WINDOW_TYPE = pl.Struct({"x0": pl.Int32, "y0": pl.Int32, "x1": pl.Int32, "y1": pl.Int32})
+OPTIONAL_MEDIA_FIELDS: Mapping[str, pl.DataType | type[pl.DataType]] = {
+    "window": pl.Struct({"x0": pl.Int32, "y0": pl.Int32, "x1": pl.Int32, "y1": pl.Int32}),
+    "slice": pl.Struct({"plane": pl.String, "index": pl.Int32}),
+    "display": pl.String,
+    "laterality": pl.String,
+}
+"""Fields that an item table's media may have beside those of ``MEDIA_TYPE``, in this order; each may be null.
 
-WINDOWED_MEDIA_TYPE = pl.Struct([*MEDIA_TYPE.fields, pl.Field("window", WINDOW_TYPE)])
-"""The same with a window: the part of an upright picture, half-open, that is rendered as if it were the picture.
-
-An item table has either type; only an ``image`` has a window, and its masks and label maps are cut with it.
+``window``, of an ``image``: the part of the upright picture, half-open, that is rendered as if it were the picture;
+its masks and label maps are cut with it. ``slice``, of a ``volume``: which slice, as ``clinical.volumes`` counts them;
+its ``volume_labels`` are cut there too. ``display``, of a ``dicom`` or ``volume``: a window of
+``clinical.windowing.DISPLAY_WINDOWS`` that takes the place of the file's own. ``laterality``: left or right, where the
+publisher's tables say so.
 """
 
-MediaKind = Literal["wfdb", "image", "mask", "label_map"]
-"""A ``mask`` and a ``label_map`` belong to the last image before them. A mask's ``part`` is the name of its
-foreground; a label map's says which values have which name, as in ``1=tumor;2=stroma`` (``clinical.label_maps``)."""
+
+def media_type(*optional: str) -> pl.Struct:
+    """The type of a medium with these of the optional fields."""
+    return pl.Struct([*MEDIA_TYPE.fields, *(pl.Field(name, OPTIONAL_MEDIA_FIELDS[name]) for name in optional)])
+
+
+MediaKind = Literal["wfdb", "image", "dicom", "volume", "mask", "label_map", "dicom_mask", "volume_labels"]
+"""``image``, ``dicom`` (one frame) and ``volume`` (a slice of a NIfTI file) become pictures of the row; their ``part``
+is the view. A mask or label map belongs to the last picture before it. The ``part`` of a ``mask`` and a ``dicom_mask``
+is the name of its foreground; that of a ``label_map`` and of ``volume_labels`` says which values have which name, as in
+``1=tumor;2=stroma`` (``clinical.label_maps``)."""
+
+PICTURE_KINDS: tuple[MediaKind, ...] = ("image", "dicom", "volume")
+MASK_KINDS: tuple[MediaKind, ...] = ("mask", "label_map", "dicom_mask", "volume_labels")
+
+BOXES_TYPE = pl.List(
+    pl.Struct(
+        {
+            "label": pl.String,
+            "image": pl.Int32,
+            **dict.fromkeys(("x0", "y0", "x1", "y1"), pl.Float64),
+            "agreement": pl.Float64,
+        }
+    )
+)
+"""The optional column ``boxes``: what the publisher's tables draw, in pixels of a picture as it stands in its file.
+
+``image`` counts the item's pictures from 0; edges are half-open and may be fractions; ``agreement`` is the share of
+readers who drew it, null where there was one. A box that reaches out of its picture is cut there, which is a finding.
+"""
 
 ITEM_COLUMNS: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "item": pl.String,
@@ -148,7 +183,7 @@ class SourceSpec:
     ``licences`` maps an input's role (``media``, ``labels``) to its licence. ``identity_group`` names the numbering in
     which patients of several sources are the same people. ``grouping`` says in a sentence what keeps splits apart.
     ``published_items`` is the count of the paper's Table 6, shown beside the publisher's own. ``bytes_per_row`` is
-    what a stored row weighs about, for ``--dry-run``.
+    what a stored row weighs about, for ``--dry-run``. ``burned_in_text`` says what may be written into the pixels.
     """
 
     name: str
@@ -173,6 +208,7 @@ class SourceSpec:
     bytes_per_row: int = 100_000
     skip_limit: float = 0.02
     synthetic: tuple[SyntheticTask, ...] = field(default=())
+    burned_in_text: str = ""
 
     def task(self, name: str) -> Task:
         return next(task for task in self.tasks if task.name == name)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Box", "FoundBoxes", "Region", "Transform", "align_mask", "boxes_from_labels", "boxes_from_mask",
-    "boxes_from_masks", "components", "regions_from_labels", "resize_boxes",
+    "boxes_from_masks", "components", "regions_from_labels", "resize_boxes", "scale_labels",
 ]  # fmt: skip
 
 ASPECT_TOLERANCE: Final = 0.01
 """Largest relative difference of width over height at which a mask still counts as a scaled copy of its image."""
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 _DENSE_LABELS: Final = 1 << 16  # up to here a list over all values is shorter than a sort of all voxels
 
@@ -172,14 +174,20 @@ def align_mask(mask: NDArray[np.bool_], image_size: tuple[int, int]) -> tuple[ND
     if min(width, height) == 0 or abs(width * new_height / (height * new_width) - 1) > ASPECT_TOLERANCE:
         raise RecordError(Reason.MASK_SHAPE_MISMATCH, f"{sizes}: of another aspect, so not one picture scaled")
     labelled, slices = components(mask)
-    rows = (2 * np.arange(new_height) + 1) * height // (2 * new_height)  # the pixel in which the new one's centre lies
-    columns = (2 * np.arange(new_width) + 1) * width // (2 * new_width)
-    scaled = labelled[np.ix_(rows, columns)]
+    scaled = scale_labels(labelled, image_size)
     lost = len(slices) - np.unique(scaled[scaled > 0]).size
     if slices and lost == len(slices):
         raise RecordError(Reason.MASK_SHAPE_MISMATCH, f"{sizes}: nothing of the mask is left at that size")
     note = f"mask scaled from {width} x {height} to {new_width} x {new_height}, nearest neighbour"
     return scaled > 0, f"{note}, {lost} of {len(slices)} components too small to survive" if lost else note
+
+
+def scale_labels(labels: NDArray[Scalar], size: tuple[int, int]) -> NDArray[Scalar]:
+    """Values [height, width] at ``size`` (width, height), each pixel that in which its centre lies."""
+    height, width = labels.shape
+    rows = (2 * np.arange(size[1]) + 1) * height // (2 * size[1])
+    columns = (2 * np.arange(size[0]) + 1) * width // (2 * size[0])
+    return labels[np.ix_(rows, columns)]
 
 
 @dataclass(frozen=True, slots=True)

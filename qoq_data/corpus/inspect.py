@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -23,13 +23,13 @@ from qoq_data.clinical.label_maps import region_tiles, regions_of
 from qoq_data.clinical.rotated_copies import COPY_SHAPE, copy_thumbnail, rotated_copy_links
 from qoq_data.corpus.ledger import Skip
 from qoq_data.corpus.manifest import WORK_FOLDER
-from qoq_data.corpus.render import MediaReference
-from qoq_data.corpus.render_images import IMAGE_FILE_LIMIT, read_tiled_labels
+from qoq_data.corpus.pictures import IMAGE_FILE_LIMIT, read_picture, read_tiled_labels
+from qoq_data.corpus.references import MediaReference
 from qoq_data.corpus.render_signals import render_signal, signal_millivolts
 from qoq_data.errors import Reason, RecordError
-from qoq_data.formats.image import decode_image
 from qoq_data.formats.storage import RecordingStore, Store
 from qoq_data.recipe import SignalRecipe
+from qoq_data.source import PICTURE_KINDS
 
 ITEMS_A_JOB = 64
 
@@ -55,16 +55,16 @@ def _picture_content(tree: Store, media: Sequence[MediaReference]) -> Mapping[st
     digest = hashlib.sha256()
     first = None
     for reference in media:
-        if reference.kind == "image":
-            pixels = decode_image(tree.read(reference.path, IMAGE_FILE_LIMIT), reference.path).pixels
+        if reference.kind in PICTURE_KINDS:
+            pixels = read_picture(tree, replace(reference, window=None)).decoded.pixels
             digest.update(pixel_digest(pixels).encode())
             first = thumbnail(pixels).tobytes() if first is None else first
     return {"digest": digest.hexdigest(), "thumbnail": first}
 
 
 def _picture_originals(tree: Store, media: Sequence[MediaReference]) -> Mapping[str, Any]:
-    path = next(one.path for one in media if one.kind == "image")
-    return {"copy_thumbnail": copy_thumbnail(decode_image(tree.read(path, IMAGE_FILE_LIMIT), path).pixels).tobytes()}
+    first = next(one for one in media if one.kind in PICTURE_KINDS)
+    return {"copy_thumbnail": copy_thumbnail(read_picture(tree, first).decoded.pixels).tobytes()}
 
 
 def _ecg_intervals(tree: Store, media: Sequence[MediaReference]) -> Mapping[str, Any]:

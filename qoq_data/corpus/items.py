@@ -12,16 +12,20 @@ from qoq_data.errors import Reason, SourceError, TableError
 from qoq_data.formats.storage import Store
 from qoq_data.record import AnswerType, Split
 from qoq_data.source import (
+    BOXES_TYPE,
     ITEM_COLUMNS,
+    MASK_KINDS,
+    MEDIA_TYPE,
+    OPTIONAL_MEDIA_FIELDS,
+    PICTURE_KINDS,
     SKIP_COLUMNS,
-    WINDOWED_MEDIA_TYPE,
     MediaKind,
     Source,
     SourceOptions,
     Task,
 )
 
-_WINDOWED = pl.List(WINDOWED_MEDIA_TYPE)
+BOXES = "boxes"
 
 
 def scan_items(source: Source, tree: Store, options: SourceOptions) -> pl.DataFrame:
@@ -40,7 +44,7 @@ def checked_items(source: Source, items: pl.DataFrame) -> pl.DataFrame:
     for column, dtype in ITEM_COLUMNS.items():
         if column not in items.columns:
             raise SourceError(f"{name}: its item table lacks the column {column!r}.")
-        if items.schema[column] != dtype and not (column == "media" and items.schema[column] == _WINDOWED):
+        if items.schema[column] != dtype and not (column == "media" and _is_media(items.schema[column])):
             raise SourceError(
                 f"{name}: the column {column!r} of its item table is {items.schema[column]}, not {dtype}."
             )
@@ -61,6 +65,7 @@ def checked_items(source: Source, items: pl.DataFrame) -> pl.DataFrame:
         raise SourceError(f"{name}: its item table has an official split that is none of train, validation, test.")
     _check_columns(source, items)
     _check_media(name, items)
+    _check_boxes(name, items)
     return items.sort("item")
 
 
@@ -74,6 +79,15 @@ def set_aside(items: pl.DataFrame, source: str) -> tuple[pl.DataFrame, list[Skip
     return items.filter(pl.col("skip_reason").is_null()).drop(SKIP_COLUMNS), skips
 
 
+def _is_media(dtype: pl.DataType) -> bool:
+    """Whether a column's type is that of media with some of the optional fields."""
+    fields = dtype.inner.fields if isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct) else []
+    required = MEDIA_TYPE.fields
+    return fields[: len(required)] == required and all(
+        OPTIONAL_MEDIA_FIELDS.get(field.name) == field.dtype for field in fields[len(required) :]
+    )
+
+
 def _check_media(name: str, items: pl.DataFrame) -> None:
     media = items.select("item", "media").explode("media", empty_as_null=True).unnest("media")
     if media["kind"].null_count() or media["path"].null_count() or not bool((media["path"] != "").all()):
@@ -81,17 +95,18 @@ def _check_media(name: str, items: pl.DataFrame) -> None:
     if not bool(media["kind"].is_in(list(get_args(MediaKind))).all()):
         known = ", ".join(get_args(MediaKind))
         raise SourceError(f"{name}: its item table has media of a kind that is none of {known}.")
-    if bool(items["media"].list.first().struct.field("kind").is_in(["mask", "label_map"]).any()):
+    if bool(items["media"].list.first().struct.field("kind").is_in(list(MASK_KINDS)).any()):
         raise SourceError(f"{name}: an item of its item table begins with a mask: a mask follows the image it is of.")
     _check_label_maps(name, media)
     if "window" in media.columns:
         _check_windows(name, media)
+    _check_slices(name, media)
     if bool(items["item"].str.contains(r"[\x00-\x1f]").any()):
         raise SourceError(f"{name}: an item's id has a control character in it.")
 
 
 def _check_label_maps(name: str, media: pl.DataFrame) -> None:
-    for text in media.filter(pl.col("kind") == "label_map")["part"].unique():
+    for text in media.filter(pl.col("kind").is_in(["label_map", "volume_labels"]))["part"].unique():
         try:
             parse_names(text or "")
         except ValueError as error:
@@ -106,13 +121,46 @@ def _check_windows(name: str, media: pl.DataFrame) -> None:
         raise SourceError(f"{name}: a window of its item table is empty, has no corner, or is of no image.")
 
 
+def _check_slices(name: str, media: pl.DataFrame) -> None:
+    """A slice belongs to each volume and to nothing else, and a display window to what has stored values."""
+    volumes = media.filter(pl.col("kind") == "volume")
+    cut = media["slice"].struct.field("plane").is_not_null() if "slice" in media.columns else None
+    if volumes.height and (cut is None or not bool((cut == (media["kind"] == "volume")).all())):
+        raise SourceError(f"{name}: a volume of its item table names no slice, or another medium names one.")
+    if "display" in media.columns:
+        shown = media.filter(pl.col("display").is_not_null())
+        if not bool(shown["kind"].is_in(["dicom", "volume"]).all()):
+            raise SourceError(f"{name}: a medium of its item table with a display window is no DICOM file or volume.")
+
+
+def _check_boxes(name: str, items: pl.DataFrame) -> None:
+    if BOXES not in items.columns:
+        return
+    if items.schema[BOXES] != BOXES_TYPE:
+        raise SourceError(f"{name}: the column 'boxes' of its item table is {items.schema[BOXES]}, not {BOXES_TYPE}.")
+    pictures = pl.col("media").list.eval(pl.element().struct.field("kind").is_in(list(PICTURE_KINDS))).list.sum()
+    with_boxes = items.filter(pl.col(BOXES).list.len() > 0).select(pictures.alias("pictures"), BOXES)
+    boxes = with_boxes.explode(BOXES, empty_as_null=False).unnest(BOXES)
+    edges = [pl.col(edge).is_finite() for edge in ("x0", "y0", "x1", "y1")]
+    sound = pl.all_horizontal(
+        pl.col("label").is_not_null(),
+        pl.col("image").is_between(0, pl.col("pictures") - 1),
+        *edges,
+        pl.col("x0") < pl.col("x1"),
+        pl.col("y0") < pl.col("y1"),
+        pl.col("agreement").is_null() | pl.col("agreement").is_between(0, 1),
+    ).fill_null(value=False)
+    if boxes.filter(~sound).height:
+        raise SourceError(f"{name}: a box of its item table has no label, no area, or is of no picture of its item.")
+
+
 def _check_columns(source: Source, items: pl.DataFrame) -> None:
     spec = source.spec
     expected = {f"answer.{task.name}": task for task in spec.tasks if not task.fact}
     allowed = {f"context.{field}" for field in spec.context_fields}
     _check_set_aside(source.name, items)
     for column in items.columns:
-        if column in ITEM_COLUMNS or column in SKIP_COLUMNS or column in allowed:
+        if column in ITEM_COLUMNS or column in (*SKIP_COLUMNS, BOXES) or column in allowed:
             continue
         if column not in expected:
             raise SourceError(f"{source.name}: the column {column!r} of its item table is not declared in its SPEC.")

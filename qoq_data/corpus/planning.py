@@ -200,7 +200,7 @@ def _plan(recipe: Recipe, one: _Scanned, items: pl.DataFrame) -> SourcePlan:
     moved = items.filter(pl.col("official_split").is_not_null() & (pl.col("official_split") != pl.col("split")))
     target = recipe.shards.rows or source.spec.rows_per_shard
     kept = ["item", "split", "patient", "study", "media", "label_file", "label_row", "task", "answer"]
-    context = [column for column in rows.columns if column.startswith("context.")]
+    kept += [column for column in rows.columns if column == "boxes" or column.startswith("context.")]
     return SourcePlan(
         input=one.input,
         version=one.version,
@@ -209,7 +209,7 @@ def _plan(recipe: Recipe, one: _Scanned, items: pl.DataFrame) -> SourcePlan:
         moved=moved.height,
         rows=rows.select("patient", "group_key", "split", "task"),
         skips=tuple(sorted(skips)),
-        shards=tuple(cut_into_shards(rows.select(*kept, *context), source.name, target)),
+        shards=tuple(cut_into_shards(rows.select(kept), source.name, target)),
     )
 
 

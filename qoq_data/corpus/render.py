@@ -2,58 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
 
-from qoq_data.clinical.tiling import Window
-from qoq_data.corpus.render_images import MaskFile, render_image
+from qoq_data.corpus.references import GivenBox, MediaReference
+from qoq_data.corpus.render_images import render_image
 from qoq_data.corpus.render_signals import draw_signal, render_signal
 from qoq_data.formats.image import encode_image
 from qoq_data.formats.storage import Store
 from qoq_data.formats.wfdb import Empty, empty_int16
 from qoq_data.recipe import Recipe
 from qoq_data.record import Media, View
-from qoq_data.source import MediaKind
-
-
-@dataclass(frozen=True, slots=True)
-class MediaReference:
-    """One entry of an item's ``media`` column; see ``qoq_data.source.MediaKind`` for what its part means."""
-
-    role: str
-    kind: MediaKind
-    path: str
-    part: str
-    window: Window | None = None
-
-    @classmethod
-    def of(cls, entry: Mapping[str, Any]) -> MediaReference:
-        corners: Any = entry.get("window")
-        window = None
-        if corners is not None and corners["x0"] is not None:
-            window = (corners["x0"], corners["y0"], corners["x1"], corners["y1"])
-        return cls(entry["role"], entry["kind"], entry["path"], entry["part"], window)
+from qoq_data.source import MASK_KINDS, PICTURE_KINDS
 
 
 def render_media(
-    tree: Store, references: Sequence[MediaReference], recipe: Recipe, empty: Empty = empty_int16
+    tree: Store,
+    references: Sequence[MediaReference],
+    recipe: Recipe,
+    empty: Empty = empty_int16,
+    boxes: Sequence[GivenBox] = (),
 ) -> Media:
     """The media of one item; raises ``RecordError`` when any of its files cannot be right.
 
-    ``empty`` gives the arrays that signals are decoded into.
+    ``empty`` gives the arrays that signals are decoded into; ``boxes`` are those of the publisher's tables.
     """
     media = Media()
     for position, reference in enumerate(references):
         if reference.kind == "wfdb":
             media = _with_signal(media, tree, reference, recipe, empty)
-        elif reference.kind == "image":
-            masks = []
-            for following in references[position + 1 :]:
-                if following.kind not in ("mask", "label_map"):
-                    break
-                masks.append(MaskFile(following.path, following.part, label_map=following.kind == "label_map"))
-            media = _with_image(media, tree, reference, masks, recipe)
+        elif reference.kind in PICTURE_KINDS:
+            masks = tuple(takewhile(lambda one: one.kind in MASK_KINDS, references[position + 1 :]))
+            place = sum(one.kind in PICTURE_KINDS for one in references[:position])
+            media = _with_image(media, tree, reference, masks, [box for box in boxes if box.image == place], recipe)
     return media
 
 
@@ -73,14 +55,18 @@ def _with_signal(media: Media, tree: Store, reference: MediaReference, recipe: R
 
 
 def _with_image(
-    media: Media, tree: Store, reference: MediaReference, masks: Sequence[MaskFile], recipe: Recipe
+    media: Media,
+    tree: Store,
+    reference: MediaReference,
+    masks: Sequence[MediaReference],
+    boxes: Sequence[GivenBox],
+    recipe: Recipe,
 ) -> Media:
-    index = len(media.images)
-    rendered = render_image(tree, reference.path, reference.role, masks, index, recipe, reference.window)
+    rendered = render_image(tree, reference, masks, len(media.images), recipe, boxes)
     return replace(
         media,
         images=(*media.images, rendered.data),
-        views=(*media.views, View(view=reference.part, index=index)),
+        views=(*media.views, rendered.view),
         boxes=media.boxes + rendered.boxes,
         masks=media.masks + ((rendered.mask,) if rendered.mask is not None else ()),
         quality=media.quality + rendered.quality,

@@ -14,7 +14,8 @@ from qoq_data.corpus.manifest import WORK_FOLDER, ShardEntry
 from qoq_data.corpus.plan import ShardPlan
 from qoq_data.corpus.questions import context_text, phrase
 from qoq_data.corpus.reader import open_parquet
-from qoq_data.corpus.render import MediaReference, render_media
+from qoq_data.corpus.references import GivenBox, MediaReference
+from qoq_data.corpus.render import render_media
 from qoq_data.corpus.shard import Row, SampleBuffer, check_shard, rows_to_table, write_table
 from qoq_data.errors import Reason, RecordError
 from qoq_data.formats.storage import FileIdentity, RecordingStore, Store
@@ -22,7 +23,7 @@ from qoq_data.formats.wfdb import Empty, empty_int16
 from qoq_data.licence import strictest
 from qoq_data.recipe import Recipe
 from qoq_data.record import Media, Provenance
-from qoq_data.source import Source
+from qoq_data.source import MASK_KINDS, PICTURE_KINDS, Source
 
 _SAMPLES = SampleBuffer()
 """This process's; it renders one shard at a time."""
@@ -31,9 +32,8 @@ Tally = dict[str, dict[str, int]]
 
 SECTIONS: Mapping[str, frozenset[str]] = {
     "wfdb": frozenset({"signals"}),
-    "image": frozenset({"images"}),
-    "mask": frozenset({"boxes", "masks"}),
-    "label_map": frozenset({"boxes", "masks"}),
+    **dict.fromkeys(PICTURE_KINDS, frozenset({"images"})),
+    **dict.fromkeys(MASK_KINDS, frozenset({"boxes", "masks"})),
 }
 """Which sections of the recipe decide what a medium of each kind becomes."""
 
@@ -156,7 +156,8 @@ def render_rows(job: ShardJob, raw: Store, buffer: SampleBuffer | None = None) -
 def _render_item(job: ShardJob, raw: Store, planned: Mapping[str, Any], empty: Empty) -> Media | RecordError:
     try:
         references = [MediaReference.of(one) for one in planned["media"]]
-        media = render_media(raw, references, job.recipe, empty)
+        boxes = [GivenBox.of(one) for one in planned.get("boxes") or ()]
+        media = render_media(raw, references, job.recipe, empty, boxes)
         label = _label_provenance(job, planned, media)
     except RecordError as error:
         return error

@@ -74,6 +74,9 @@ class DecodedImage:
     ``bit_depth`` the bits a sample has in the file. ``conversions`` names each change of values, in words for
     provenance. ``untouched`` says that the file's own bytes may stand for the pixels: nothing was changed, and it
     holds no metadata beyond what its format needs.
+
+    Formats that know more of a picture say so: ``pixel_aspect`` is a pixel's height over its width, ``spacing_mm`` the
+    (row, column) distance of pixels, ``window`` the grey window in words, ``findings`` codes for the row's quality.
     """
 
     image: Image.Image
@@ -84,6 +87,11 @@ class DecodedImage:
     bit_depth: int
     conversions: tuple[str, ...]
     untouched: bool
+    pixel_aspect: float = 1.0
+    spacing_mm: tuple[float, ...] = ()
+    window: str = ""
+    laterality: str = ""
+    findings: tuple[str, ...] = ()
 
     @cached_property
     def pixels(self) -> NDArray[np.uint8]:

@@ -45,7 +45,6 @@ from qoq_data.licence import CC0_1, Access
 from qoq_data.record import AnswerType, Domain
 from qoq_data.source import (
     SKIP_COLUMNS,
-    WINDOWED_MEDIA_TYPE,
     Choice,
     ExpectedFile,
     SourceOptions,
@@ -53,6 +52,7 @@ from qoq_data.source import (
     SourceVersion,
     SyntheticTask,
     Task,
+    media_type,
 )
 from qoq_data.sources._bcss_tree import (
     BOUNDS_TABLE,
@@ -197,7 +197,7 @@ def expand(items: pl.DataFrame, facts: pl.DataFrame, options: Options) -> pl.Dat
         else:
             rows += [_tile_row(roi, corners, claims, tissues) for corners, claims in sorted(windows.items())]
     skips = dict.fromkeys(SKIP_COLUMNS, pl.String())
-    return pl.DataFrame(rows, schema=pl.Schema({**items.schema, "media": pl.List(WINDOWED_MEDIA_TYPE), **skips}))
+    return pl.DataFrame(rows, schema=pl.Schema({**items.schema, "media": pl.List(media_type("window")), **skips}))
 
 
 def _refusal(counts: list[dict[str, int]], values: tuple[int, ...], options: Options) -> str:

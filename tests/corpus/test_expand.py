@@ -23,7 +23,8 @@ from qoq_data.corpus.inspect import inspect_items
 from qoq_data.corpus.items import checked_items, scan_items
 from qoq_data.corpus.manifest import Manifest
 from qoq_data.corpus.planning import SourceInput, SourcePlan, plan_corpus
-from qoq_data.corpus.render import MediaReference, render_media
+from qoq_data.corpus.references import MediaReference
+from qoq_data.corpus.render import render_media
 from qoq_data.corpus.trace import trace_row
 from qoq_data.corpus.verify import verify_corpus
 from qoq_data.engines.local import LocalEngine
@@ -31,7 +32,7 @@ from qoq_data.errors import Reason, RecordError, SkipLimitError, SourceError
 from qoq_data.formats.storage import Store
 from qoq_data.recipe import Recipe, SourceRecipe, default_recipe
 from qoq_data.record import Media
-from qoq_data.source import ITEM_COLUMNS, WINDOWED_MEDIA_TYPE, Source
+from qoq_data.source import ITEM_COLUMNS, Source, media_type
 from qoq_data.sources import bcss, source_of
 from tests.corpus.building import ledger_of, rows_of
 
@@ -150,7 +151,7 @@ def test_parts_are_sorted_and_take_the_side_of_their_item(pristine: Path) -> Non
     assert parts["item"].is_sorted()
     assert (parts["group_key"] == parts["patient"]).all()
     assert set(parts["split"]) == {"train"}
-    assert parts.schema["media"] == pl.List(WINDOWED_MEDIA_TYPE)
+    assert parts.schema["media"] == pl.List(media_type("window"))
     assert {skip.reason for skip in aside} == {"no_label"}
     assert parts.height + len(aside) > 6
 
@@ -418,7 +419,7 @@ def one_item(media: list[dict[str, Any]]) -> pl.DataFrame:
             "media": [media], "label_file": ["x"], "label_row": ["x"], "answer.tissue": [["tumor"]],
         },
         schema={
-            **ITEM_COLUMNS, "media": pl.List(WINDOWED_MEDIA_TYPE), "answer.tissue": pl.List(pl.String),
+            **ITEM_COLUMNS, "media": pl.List(media_type("window")), "answer.tissue": pl.List(pl.String),
         },
     )  # fmt: skip
     return checked_items(BCSS, items)

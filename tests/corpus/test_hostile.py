@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from qoq_data.corpus.items import scan_items
-from qoq_data.corpus.render import MediaReference, render_media
+from qoq_data.corpus.references import MediaReference
+from qoq_data.corpus.render import render_media
 from qoq_data.errors import RecordError, SourceError, StorageError
 from qoq_data.formats.storage import Store
 from qoq_data.recipe import Recipe
@@ -227,7 +228,8 @@ WORST = """
 import resource, sys
 from pathlib import Path
 import numpy, polars
-from qoq_data.corpus.render import MediaReference, render_media
+from qoq_data.corpus.references import MediaReference
+from qoq_data.corpus.render import render_media
 from qoq_data.errors import RecordError
 from qoq_data.formats.storage import Store
 from qoq_data.recipe import Recipe

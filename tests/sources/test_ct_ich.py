@@ -19,7 +19,8 @@ from scipy import ndimage
 from qoq_data.corpus.build import build_corpus
 from qoq_data.corpus.items import scan_items
 from qoq_data.corpus.planning import SourceInput
-from qoq_data.corpus.render import MediaReference, render_media
+from qoq_data.corpus.references import MediaReference
+from qoq_data.corpus.render import render_media
 from qoq_data.corpus.trace import trace_row
 from qoq_data.corpus.verify import verify_corpus
 from qoq_data.engines.local import LocalEngine

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from qoq_data.corpus.render_images import MaskFile, render_image
+from qoq_data.corpus.references import MediaReference
+from qoq_data.corpus.render_images import render_image
 from qoq_data.corpus.shard import Row, rows_to_table
 from qoq_data.errors import CorpusError, UsageError
 from qoq_data.formats.image import decode_image, encode_image
@@ -237,9 +238,9 @@ def test_a_shard_that_is_gone_is_an_error_of_the_corpus(tmp_path: Path) -> None:
 
 def test_boxes_of_a_real_picture_are_drawn_round_its_masks(realdata: Path) -> None:
     stem = "Dataset_BUSI_with_GT/benign/benign (25)"
-    masks = [MaskFile(f"{stem}{end}.png", "lesion") for end in ("_mask", "_mask_1")]
+    masks = [MediaReference("mask", "mask", f"{stem}{end}.png", "lesion") for end in ("_mask", "_mask_1")]
     tree = Store(realdata / "busi")
-    rendered = render_image(tree, f"{stem}.png", "image", masks, 0, default_recipe(BUSI))
+    rendered = render_image(tree, MediaReference("image", "image", f"{stem}.png", ""), masks, 0, default_recipe(BUSI))
     drawn = draw_image(rendered.data, [box("lesion", *one.xyxy) for one in rendered.boxes], 900)
     height, wide = decode_image(rendered.data, stem).pixels.shape[:2]
     assert len(rendered.boxes) == 2
