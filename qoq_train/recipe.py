@@ -124,6 +124,12 @@ class SupervisedRecipe(Section):
     betas: tuple[float, float] = (0.9, 0.98)
     warmup_steps: int = Field(30, ge=0)
     answer_weight: float = Field(4.0, gt=0, description="of the answer's tokens beside those of the format")
+    drawn_answers: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="last share of the steps: the form alone is taught, by drawn answers",
+    )
 
 
 class DistributedRecipe(Section):

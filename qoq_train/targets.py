@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -91,6 +91,17 @@ def supervised_pair(writer: PromptWriter, example: Example, rng: Random) -> tupl
     if isinstance(prompt, LeftOut):
         return prompt
     return prompt, target_text(example, template, rng, writer.frames(example))
+
+
+def with_drawn_answer(example: Example, rng: Random) -> Example:
+    """The row with an answer drawn from its choices, of as many as its own; a number, which has none, as it is.
+
+    What is taught so is how an answer is written, and not which it is: that is left to the reward.
+    """
+    if example.answer_type is AnswerType.NUMBER:
+        return example
+    drawn = set(rng.sample(example.choices, len(example.answer)))
+    return replace(example, answer=tuple(choice for choice in example.choices if choice in drawn))
 
 
 def target_pieces(template: Template, tasks: Sequence[str], with_boxes: bool) -> Iterator[str]:

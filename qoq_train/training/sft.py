@@ -11,7 +11,7 @@ from qoq_data.record import Split
 from qoq_train.models.inputs import Row, encode_prompt, make_batch
 from qoq_train.models.scoring import ScoringChoice
 from qoq_train.prompts import LeftOut
-from qoq_train.targets import Target, supervised_pair
+from qoq_train.targets import Target, supervised_pair, with_drawn_answer
 from qoq_train.training.memory_errors import memory_told
 from qoq_train.training.optimiser import learning_rate_share, make_optimiser, update
 
@@ -56,11 +56,15 @@ def supervise(assembly: Assembly, log: Callable[[dict[str, float]], None]) -> No
 
 def supervised_pairs(assembly: Assembly, examples: Sequence[Example], step: int) -> list[tuple[Prompt, Target]]:
     """Prompts and targets of a batch, without the rows that are too long."""
-    pairs = (
-        supervised_pair(assembly.writer, example, Random(f"{assembly.recipe.seed}/{step}/{example.row_id}"))  # noqa: S311
-        for example in examples
-    )
-    return [pair for pair in pairs if not isinstance(pair, LeftOut)]
+    recipe = assembly.recipe.supervised
+    form_alone = step >= recipe.steps - round(recipe.steps * recipe.drawn_answers)
+    pairs = []
+    for example in examples:
+        rng = Random(f"{assembly.recipe.seed}/{step}/{example.row_id}")  # noqa: S311
+        pair = supervised_pair(assembly.writer, with_drawn_answer(example, rng) if form_alone else example, rng)
+        if not isinstance(pair, LeftOut):
+            pairs.append(pair)
+    return pairs
 
 
 def target_ids(policy: Policy, target: Target, answer_weight: float) -> tuple[tuple[int, ...], list[float]]:

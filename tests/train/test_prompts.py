@@ -30,7 +30,7 @@ from qoq_train.recipe import DataRecipe, PromptRecipe
 from qoq_train.rewards.boxes_in_text import read_boxes
 from qoq_train.rewards.format import binary_format_reward
 from qoq_train.rollout import Prompt
-from qoq_train.targets import MOST_BOXES, Target, supervised_pair, target_text
+from qoq_train.targets import MOST_BOXES, Target, supervised_pair, target_text, with_drawn_answer
 
 TEMPLATES: tuple[Template, ...] = ("boxes", "reasoning", "short")
 PIXELS, THOUSANDTHS = Convention.RESIZED_PIXELS, Convention.THOUSANDTHS
@@ -449,3 +449,14 @@ def test_s03_no_context_holds_the_text_of_its_answer(name: str, tmp_path: Path) 
     for item, context, answer in found:
         given = re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", context, re.IGNORECASE)
         assert given is None, f"{name}/{item}: {context!r} holds {answer!r}"
+
+
+def test_drawn_answers_are_choices_of_the_row_in_their_order_as_many_as_its_own() -> None:
+    drawn = [with_drawn_answer(example(), Random(seed)) for seed in range(60)]
+    assert {one.answer for one in drawn} == {(choice,) for choice in example().choices}
+    several = example(choices=("a", "b", "c", "d"), answer=("b", "d"), answer_type=AnswerType.SEVERAL)
+    pairs = {with_drawn_answer(several, Random(seed)).answer for seed in range(200)}
+    assert pairs == {("a", "b"), ("a", "c"), ("a", "d"), ("b", "c"), ("b", "d"), ("c", "d")}
+    nothing = example(choices=("a", "b"), answer=(), answer_type=AnswerType.SEVERAL)
+    assert with_drawn_answer(nothing, Random(0)).answer == ()
+    assert with_drawn_answer(example(**NUMBER), Random(0)).answer == ("75",)

@@ -30,7 +30,7 @@ from qoq_train.training.memory_errors import memory_told
 from qoq_train.training.optimiser import NotFiniteError, TrainingError, learning_rate_share
 from qoq_train.training.run_folder import RunFolder
 from qoq_train.training.scores import LARGEST_GAP, Scoring
-from qoq_train.training.sft import supervise
+from qoq_train.training.sft import supervise, supervised_pairs
 from qoq_train.training.trainer import Trainer
 
 VARIED = "tests.train.test_trainer:varied"
@@ -172,6 +172,17 @@ def test_supervised_steps_teach_the_targets(tiny: tuple[Path, Path]) -> None:
     assert [line["step"] for line in lines] == list(range(1, 31))
     losses = [line["loss"] for line in lines]
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+
+
+def test_the_last_supervised_steps_teach_the_form_alone_where_asked(tiny: tuple[Path, Path]) -> None:
+    assembly = assemble(recipe_of(*tiny, supervised__steps=10, supervised__drawn_answers=0.3))
+    examples = next(assembly.corpus.rows(Split.TRAIN).batches(16, 1, seed=0))
+    right = {example.row_id: ", ".join(example.answer) for example in examples}
+    for step in range(10):
+        taught = [target.text for _, target in supervised_pairs(assembly, examples, step)]
+        wrong = sum(answer not in text for text, answer in zip(taught, right.values(), strict=True))
+        assert bool(wrong) == (step >= 7), step
+        assert all("\\boxed{" in text for text in taught)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
