@@ -13,7 +13,7 @@ import pkgutil
 import benchmarks
 from benchmarks.harness import Result
 
-_NOT_BENCHMARKS = {"__main__", "harness", "imports"}
+_NOT_BENCHMARKS = {"__main__", "harness", "imports", "table_scans"}
 
 
 def names() -> list[str]:

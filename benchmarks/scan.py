@@ -1,24 +1,18 @@
 """The item table of MIMIC-IV-ECG at true size: our scan with all its answers beside a loop over pandas rows.
 
-Each way runs in a process of its own, so that its peak memory can be told; no waveform is on disk. The peer reads both
-tables with pandas, maps each row's report lines by a dictionary and computes the same intervals; the limit is reading
-the bytes of the two tables.
+No waveform is on disk. The peer reads both tables with pandas, maps each row's report lines by a dictionary and
+computes the same intervals; the limit is reading the bytes of the two tables.
 """
 
 from __future__ import annotations
 
-import json
-import resource
-import subprocess
-import sys
-import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from benchmarks.harness import Result
+from benchmarks.table_scans import scan_result
 
 TRUE_ROWS, QUICK_ROWS = 800_035, 40_000
 TABLES = ("record_list.csv", "machine_measurements.csv")
@@ -153,48 +147,10 @@ def read_bytes(folder: Path) -> int:
 
 
 WAYS = {"ours": scan_ours, "pandas": scan_with_pandas, "bytes": read_bytes}
+IMPORTS = {"ours": ("qoq_data.sources.mimic_ecg",), "pandas": ("pandas",)}
 
 
 def run(quick: bool) -> Result:
-    """Seconds and peak memory of each way, the median of three runs (quick, pandas: of one), in turn."""
-    rows = QUICK_ROWS if quick else TRUE_ROWS
-    with tempfile.TemporaryDirectory(prefix="qoq-benchmark-") as name:
-        _in_child("write", name, str(rows))  # here they would count into every child's peak, which starts from ours
-        measured: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
-        for turn in range(1 if quick else 3):
-            for way in WAYS:
-                if way != "pandas" or turn == 0:
-                    measured[way].append(_in_child(way, name))
-    middle = {way: sorted(runs)[len(runs) // 2] for way, runs in measured.items()}
-    ours, peer, limit = (middle[way][0] for way in ("ours", "pandas", "bytes"))
-    titles = {"ours": "scan and collect", "pandas": "pandas, row by row", "bytes": "reading the bytes"}
-    lines = tuple(
-        (titles[way], f"{seconds:.2f}", f"{peak:.2f}", f"{rows / seconds:,.0f}")
-        for way, (seconds, peak) in middle.items()
-    )
-    return Result("scan", ours, peer, limit, peer / ours, "s", ("way", "s", "peak GiB", "rows a second"), lines)
-
-
-def _in_child(*arguments: str) -> tuple[float, float]:
-    """Seconds of the work (imports left out) and peak resident memory in GiB of a process that does just this."""
-    done = subprocess.run([sys.executable, "-m", "benchmarks.scan", *arguments], check=True, capture_output=True)
-    seconds, peak = json.loads(done.stdout)
-    return float(seconds), float(peak)
-
-
-def _child(way: str, folder: str, rows: str = "") -> None:
-    if way == "ours":
-        import qoq_data.sources.mimic_ecg  # noqa: F401
-    elif way == "pandas":
-        import pandas  # noqa: F401, ICN001
-    start = time.perf_counter()
-    if way == "write":
-        write_tables(Path(folder), int(rows))
-    else:
-        WAYS[way](Path(folder))
-    seconds = time.perf_counter() - start
-    print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)]))
-
-
-if __name__ == "__main__":
-    _child(*sys.argv[1:])
+    """Seconds and peak memory of each way, the median of three runs (pandas: of one); quick: of one."""
+    name = "scan"
+    return scan_result(name, QUICK_ROWS if quick else TRUE_ROWS, turns=1 if quick else 3, once=("pandas",))

@@ -41,6 +41,12 @@ class Licence:
     redistribution: Redistribution
 
 
+CC_BY_3 = Licence(
+    "CC-BY-3.0",
+    "Creative Commons Attribution 3.0",
+    "https://creativecommons.org/licenses/by/3.0/",
+    Redistribution.OPEN,
+)
 CC_BY_4 = Licence(
     "CC-BY-4.0",
     "Creative Commons Attribution 4.0",
@@ -67,6 +73,18 @@ ODBL_1 = Licence(
     "Open Database License 1.0",
     "https://opendatacommons.org/licenses/odbl/1-0/",
     Redistribution.SAME_TERMS,
+)
+PHYSIONET_CREDENTIALED = Licence(
+    "LicenseRef-PhysioNet-Credentialed-1.5.0",
+    "PhysioNet Credentialed Health Data License 1.5.0",
+    "https://physionet.org/about/licenses/physionet-credentialed-health-data-license-150/",
+    Redistribution.NONE,
+)
+PHYSIONET_RESTRICTED = Licence(
+    "LicenseRef-PhysioNet-Restricted-1.5.0",
+    "PhysioNet Restricted Health Data License 1.5.0",
+    "https://physionet.org/about/licenses/physionet-restricted-health-data-license-150/",
+    Redistribution.NONE,
 )
 
 

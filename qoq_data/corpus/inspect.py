@@ -2,15 +2,17 @@
 
 An inspector takes one item's media and returns a row of facts. ``picture_content`` gives what joins the same picture
 under two names, ``picture_originals`` what joins copies that were turned and zoomed; ``ecg_intervals`` measures an
-ECG; ``label_regions`` finds the regions of a label map, and the tiles that cover each, with what stands in a tile.
-Facts of files that have not changed come from the cache of an earlier run; what cannot be read is a ledger line, and
-the item leaves the plan.
+ECG; ``dicom_headers`` reads what DICOM files say of side and view; ``label_regions`` finds the regions of a label map,
+and the tiles that cover each, with what stands in a tile; ``volume_regions`` finds the instances of a label volume and
+the slices on which each stands. Facts of files that have not changed come from the cache of
+an earlier run; what cannot be read is a ledger line, and the item leaves the plan.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
@@ -21,12 +23,15 @@ import polars as pl
 from qoq_data.clinical.fingerprints import THUMBNAIL_SHAPE, confirmed_pairs, pixel_digest, thumbnail
 from qoq_data.clinical.label_maps import region_tiles, regions_of
 from qoq_data.clinical.rotated_copies import COPY_SHAPE, copy_thumbnail, rotated_copy_links
+from qoq_data.clinical.volumes import NORMAL_AXIS
 from qoq_data.corpus.ledger import Skip
 from qoq_data.corpus.manifest import WORK_FOLDER
-from qoq_data.corpus.pictures import IMAGE_FILE_LIMIT, read_picture, read_tiled_labels
+from qoq_data.corpus.pictures import IMAGE_FILE_LIMIT, read_label_volume, read_picture, read_tiled_labels
 from qoq_data.corpus.references import MediaReference
 from qoq_data.corpus.render_signals import render_signal, signal_millivolts
 from qoq_data.errors import Reason, RecordError
+from qoq_data.formats.dicom import laterality_of
+from qoq_data.formats.dicom_file import read_header
 from qoq_data.formats.storage import RecordingStore, Store
 from qoq_data.recipe import SignalRecipe
 from qoq_data.source import PICTURE_KINDS
@@ -116,13 +121,79 @@ def _label_regions(tree: Store, media: Sequence[MediaReference]) -> Mapping[str,
     }
 
 
+_HEADER = {
+    **dict.fromkeys(("path", "laterality", "view", "view_code"), pl.String),
+    **dict.fromkeys(("instance_number", "rows", "columns"), pl.Int64),
+    "burned_in": pl.Boolean,
+}
+
+
+def _dicom_headers(tree: Store, media: Sequence[MediaReference]) -> Mapping[str, Any]:
+    """Of each DICOM picture of the item in turn, without its pixels; what a header does not say is null or empty."""
+    files = []
+    for reference in media:
+        if reference.kind == "dicom":
+            header = read_header(tree, reference.path)
+            view = header.item("ViewCodeSequence")
+            number = header.number("InstanceNumber")
+            burned_in = {"YES": True, "NO": False}.get(header.text("BurnedInAnnotation").upper())
+            values = (
+                reference.path,
+                laterality_of(header),
+                header.text("ViewPosition"),
+                view.text("CodeValue") if view is not None else "",
+                None if number is None else int(number),
+                header.integer("Rows"),
+                header.integer("Columns"),
+                burned_in,
+            )
+            files.append(dict(zip(_HEADER, values, strict=True)))
+    return {"files": files}
+
+
+_INSTANCES = pl.List(
+    pl.Struct(
+        {
+            "value": pl.Int32,
+            "voxels": pl.Int64,
+            "volume_mm3": pl.Float64,
+            **{plane: pl.Struct(dict.fromkeys(("first", "last", "largest"), pl.Int32)) for plane in NORMAL_AXIS},
+        }
+    )
+)
+
+
+def _volume_regions(tree: Store, media: Sequence[MediaReference]) -> Mapping[str, Any]:
+    """Of the item's first label volume, along canonical axes: of each instance the first and the last slice in each
+    plane, both of it, and that of its largest cross-section."""
+    reference = next(one for one in media if one.kind == "volume_labels")
+    labels = read_label_volume(tree, reference.path)
+    voxel_mm3 = math.prod(labels.volume.spacing_mm)
+    instances = []
+    for one in labels.instances.instances:
+        row: dict[str, Any] = {"value": one.value, "voxels": one.voxels, "volume_mm3": one.voxels * voxel_mm3}
+        for plane, axis in NORMAL_AXIS.items():
+            reach = one.slices[axis]
+            row[plane] = {"first": reach.start, "last": reach.stop - 1, "largest": one.largest[axis]}
+        instances.append(row)
+    return {
+        "instances": instances,
+        "shape": list(labels.volume.values.shape),
+        "spacing_mm": list(labels.volume.spacing_mm),
+    }
+
+
 INSPECTORS: Mapping[str, Inspector] = {
     "picture_content": Inspector({"digest": pl.String, "thumbnail": pl.Binary}, _picture_content),
     "picture_originals": Inspector({"copy_thumbnail": pl.Binary}, _picture_originals),
     "ecg_intervals": Inspector(
         {"heart_rate_bpm": pl.Float64, "rr_ms": pl.Float64, "qrs_ms": pl.Float64, "qt_ms": pl.Float64}, _ecg_intervals
     ),
+    "dicom_headers": Inspector({"files": pl.List(pl.Struct(_HEADER))}, _dicom_headers),
     "label_regions": Inspector({"regions": _REGIONS, "tiles": _TILES}, _label_regions),
+    "volume_regions": Inspector(
+        {"instances": _INSTANCES, "shape": pl.List(pl.Int32), "spacing_mm": pl.List(pl.Float64)}, _volume_regions
+    ),
 }
 
 

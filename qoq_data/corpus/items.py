@@ -7,6 +7,8 @@ from typing import get_args
 import polars as pl
 
 from qoq_data.clinical.label_maps import parse_names
+from qoq_data.clinical.volume_boxes import parse_volume_names
+from qoq_data.clinical.volumes import PLANES
 from qoq_data.corpus.ledger import Skip
 from qoq_data.errors import Reason, SourceError, TableError
 from qoq_data.formats.storage import Store
@@ -35,11 +37,14 @@ def scan_items(source: Source, tree: Store, options: SourceOptions) -> pl.DataFr
         items = source.scan(tree, options).collect()
     except pl.exceptions.PolarsError as error:
         raise SourceError(f"{name}: its scan failed inside polars ({type(error).__name__}).") from error
-    return checked_items(source, items)
+    return checked_items(source, items, whole_volumes=source.expand is not None)
 
 
-def checked_items(source: Source, items: pl.DataFrame) -> pl.DataFrame:
-    """An item table that obeys the contract, sorted by ``item``; raises ``SourceError`` for one that does not."""
+def checked_items(source: Source, items: pl.DataFrame, *, whole_volumes: bool = False) -> pl.DataFrame:
+    """An item table that obeys the contract, sorted by ``item``; raises ``SourceError`` for one that does not.
+
+    ``whole_volumes`` allows volumes of which no slice is chosen yet: those of items that ``expand`` will cut.
+    """
     name = source.name
     for column, dtype in ITEM_COLUMNS.items():
         if column not in items.columns:
@@ -65,6 +70,8 @@ def checked_items(source: Source, items: pl.DataFrame) -> pl.DataFrame:
         raise SourceError(f"{name}: its item table has an official split that is none of train, validation, test.")
     _check_columns(source, items)
     _check_media(name, items)
+    if not whole_volumes:
+        _check_whole_volumes(name, items)
     _check_boxes(name, items)
     return items.sort("item")
 
@@ -106,11 +113,12 @@ def _check_media(name: str, items: pl.DataFrame) -> None:
 
 
 def _check_label_maps(name: str, media: pl.DataFrame) -> None:
-    for text in media.filter(pl.col("kind").is_in(["label_map", "volume_labels"]))["part"].unique():
-        try:
-            parse_names(text or "")
-        except ValueError as error:
-            raise SourceError(f"{name}: a label map of its item table names no values: {error}.") from error
+    for kind, parse in (("label_map", parse_names), ("volume_labels", parse_volume_names)):
+        for text in media.filter(pl.col("kind") == kind)["part"].unique():
+            try:
+                parse(text or "")
+            except ValueError as error:
+                raise SourceError(f"{name}: a label map of its item table names no values: {error}.") from error
 
 
 def _check_windows(name: str, media: pl.DataFrame) -> None:
@@ -122,15 +130,24 @@ def _check_windows(name: str, media: pl.DataFrame) -> None:
 
 
 def _check_slices(name: str, media: pl.DataFrame) -> None:
-    """A slice belongs to each volume and to nothing else, and a display window to what has stored values."""
-    volumes = media.filter(pl.col("kind") == "volume")
-    cut = media["slice"].struct.field("plane").is_not_null() if "slice" in media.columns else None
-    if volumes.height and (cut is None or not bool((cut == (media["kind"] == "volume")).all())):
-        raise SourceError(f"{name}: a volume of its item table names no slice, or another medium names one.")
+    """A slice is of a volume and of a known plane, and a display window is of what has stored values."""
+    if "slice" in media.columns:
+        cuts = media.filter(pl.col("slice").struct.field("plane").is_not_null()).unnest("slice")
+        sound = (pl.col("kind") == "volume") & pl.col("plane").is_in(PLANES) & (pl.col("index") >= 0)
+        if cuts.filter(~sound.fill_null(value=False)).height:
+            raise SourceError(f"{name}: a slice of its item table is of no volume, or of no plane, or has no index.")
     if "display" in media.columns:
         shown = media.filter(pl.col("display").is_not_null())
         if not bool(shown["kind"].is_in(["dicom", "volume"]).all()):
             raise SourceError(f"{name}: a medium of its item table with a display window is no DICOM file or volume.")
+
+
+def _check_whole_volumes(name: str, items: pl.DataFrame) -> None:
+    rendered = items.filter(pl.col("skip_reason").is_null()) if "skip_reason" in items.columns else items
+    media = rendered.select("media").explode("media", empty_as_null=False).unnest("media")
+    volumes = media.filter(pl.col("kind") == "volume")
+    if volumes.height and ("slice" not in media.columns or volumes["slice"].struct.field("plane").null_count()):
+        raise SourceError(f"{name}: a volume of its item table names no slice.")
 
 
 def _check_boxes(name: str, items: pl.DataFrame) -> None:

@@ -7,27 +7,37 @@ what was compared is what is stored.
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from qoq_data.clinical.boxes import align_mask
+from qoq_data.clinical.dicom_picture import decode_dicom
 from qoq_data.clinical.label_maps import named_masks, parse_names
 from qoq_data.clinical.tiling import Window
+from qoq_data.clinical.volume_boxes import InstanceMap, find_instances, parse_volume_names, sections
+from qoq_data.clinical.volumes import NORMAL_AXIS, VIEWS, check_agreement, grey_slice, slice_spacing, to_canonical
 from qoq_data.corpus.references import MediaReference
 from qoq_data.errors import Reason, RecordError
+from qoq_data.formats.dicom import decode_dicom_mask
 from qoq_data.formats.image import MAX_PIXELS, DecodedImage, Fit, decode_image, decode_label_map, decode_mask
-from qoq_data.formats.storage import Store
+from qoq_data.formats.nifti import Volume, read_labels, read_volume
+from qoq_data.formats.storage import FileIdentity, Store
 
 IMAGE_FILE_LIMIT = 1 << 29
+VOLUME_FILE_LIMIT = 1 << 30
 
 TILED_PIXELS = 89_478_485
 """Most pixels of a picture that is read in windows, and of its label map: what Pillow allows at most."""
 
 Mask = NDArray[np.bool_]
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +51,15 @@ class ReadPicture:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Where one structure is in the part of the picture that is rendered."""
+    """Where one structure is in the part of the picture that is rendered.
+
+    ``instances`` are the parts of it that belong to one thing each, where more is known of that than what touches in
+    the picture: the cross-section of a kidney may be two pieces.
+    """
 
     label: str
     mask: Mask
+    instances: tuple[Mask, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +76,33 @@ def read_picture(tree: Store, reference: MediaReference, fit: Fit | None = None)
 
     Raises ``RecordError``: what the reader of its kind raises.
     """
+    if reference.kind == "volume":
+        return _slice_picture(tree, reference)
     data = tree.read(reference.path, IMAGE_FILE_LIMIT)
     digest = hashlib.sha256(data).hexdigest()
-    if reference.window is not None:
+    if reference.kind == "dicom":
+        decoded = decode_dicom(data, reference.path, display=reference.display)
+    elif reference.window is not None:
         decoded = _tiled_picture(data, reference.path)
     else:
         decoded = decode_image(data, reference.path, fit=fit)
     return ReadPicture(decoded, digest, data if decoded.untouched else None)
 
 
-def read_layers(tree: Store, reference: MediaReference, full: tuple[int, int], window: Window | None) -> ReadLayers:
+def read_layers(
+    tree: Store,
+    reference: MediaReference,
+    full: tuple[int, int],
+    window: Window | None,
+    picture: MediaReference | None = None,
+) -> ReadLayers:
     """The structures that a mask or label map marks on a picture of ``full`` size (width, height), in its ``window``.
 
-    Raises ``RecordError``: what the readers raise, and MASK_SHAPE_MISMATCH.
+    ``volume_labels`` are cut where their ``picture`` is. Raises ``RecordError``: what the readers raise, and
+    MASK_SHAPE_MISMATCH.
     """
+    if reference.kind == "volume_labels":
+        return _slice_layers(tree, reference, full, picture)
     data = tree.read(reference.path, IMAGE_FILE_LIMIT)
     digest = hashlib.sha256(data).hexdigest()
     cut = window or (0, 0, *full)
@@ -89,7 +117,8 @@ def read_layers(tree: Store, reference: MediaReference, full: tuple[int, int], w
         layers = tuple(Layer(name, mask) for name, mask in named)
         return ReadLayers(layers, digest, (taken, f"values {reference.part}"))
     try:
-        aligned, note = align_mask(decode_mask(data, reference.path), full)
+        decode = decode_dicom_mask if reference.kind == "dicom_mask" else decode_mask
+        aligned, note = align_mask(decode(data, reference.path), full)
     except RecordError as error:
         raise RecordError(error.reason, error.detail, reference.path) from error
     if note:
@@ -115,3 +144,107 @@ def read_tiled_labels(data: bytes, path: str) -> NDArray[np.integer[Any]]:
 
 
 _tiled_labels = lru_cache(maxsize=1)(read_tiled_labels)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelVolume:
+    """A label volume along canonical axes, and its instances."""
+
+    volume: Volume
+    instances: InstanceMap
+
+
+class _Last(Generic[Kept]):
+    """The last file that was read, let go before the next is: slices of a volume stand one after the other."""
+
+    def __init__(self, decode: Callable[[bytes, str], Kept]) -> None:
+        self._decode = decode
+        self._key: tuple[str, str, FileIdentity] | None = None
+        self._kept: tuple[Kept, str] | None = None
+
+    def read(self, tree: Store, path: str) -> tuple[Kept, str]:
+        """What the file decodes to and its sha256, both from memory where it is still the same file."""
+        key = (tree.address, path, tree.identity(path))
+        if self._kept is None or key != self._key:
+            self._key = self._kept = None
+            data = tree.read(path, VOLUME_FILE_LIMIT)
+            self._kept, self._key = (self._decode(data, path), hashlib.sha256(data).hexdigest()), key
+        return self._kept
+
+
+def _canonical_volume(data: bytes, path: str) -> Volume:
+    return to_canonical(read_volume(data, path))
+
+
+def _canonical_labels(data: bytes, path: str) -> LabelVolume:
+    labels = to_canonical(read_labels(data, path))
+    try:
+        return LabelVolume(labels, find_instances(labels.values))
+    except RecordError as error:
+        raise RecordError(error.reason, error.detail, path) from error
+
+
+_last_volume = _Last(_canonical_volume)
+_last_labels = _Last(_canonical_labels)
+
+
+def read_label_volume(tree: Store, path: str) -> LabelVolume:
+    """The label volume in a file and its instances; raises as ``read_labels`` and ``find_instances``."""
+    return _last_labels.read(tree, path)[0]
+
+
+def _slice_picture(tree: Store, reference: MediaReference) -> ReadPicture:
+    plane, index = _slice(reference)
+    volume, digest = _last_volume.read(tree, reference.path)
+    pixels = volume.values.size // volume.values.shape[NORMAL_AXIS[plane]]
+    if pixels > MAX_PIXELS:
+        detail = f"a slice of {pixels} pixels is more than the limit of {MAX_PIXELS}"
+        raise RecordError(Reason.OVER_BUDGET, detail, reference.path)
+    grey, window = grey_slice(volume, plane, index, reference.display, reference.path)
+    row_mm, column_mm = slice_spacing(volume.spacing_mm, plane)
+    decoded = DecodedImage(
+        image=Image.fromarray(grey),
+        full_size=(grey.shape[1], grey.shape[0]),
+        orientation_applied=1,
+        source_mode=str(volume.values.dtype),
+        source_format="NIfTI",
+        bit_depth=8 * volume.values.dtype.itemsize,
+        conversions=(f"{plane} slice {index}, {VIEWS[plane]}", *volume.taken, f"window {window}"),
+        untouched=False,
+        pixel_aspect=row_mm / column_mm,
+        spacing_mm=(row_mm, column_mm),
+        window=window,
+    )
+    return ReadPicture(decoded, digest, None)
+
+
+def _slice_layers(
+    tree: Store, reference: MediaReference, full: tuple[int, int], picture: MediaReference | None
+) -> ReadLayers:
+    """A layer a name, its instances those of the volume that the slice cuts; instances that are too small are left out
+    of both, and counted."""
+    if picture is None or picture.kind != "volume":
+        detail = "a label volume belongs to a volume and no other picture"
+        raise RecordError(Reason.FORMAT_UNSUPPORTED, detail, reference.path)
+    plane, index = _slice(picture)
+    labels, digest = _last_labels.read(tree, reference.path)
+    check_agreement(_last_volume.read(tree, picture.path)[0], labels.volume, reference.path)
+    names, least_mm3 = parse_volume_names(reference.part)
+    voxel_mm3 = math.prod(labels.volume.spacing_mm)
+    nothing = np.zeros(full[::-1], np.bool_)
+    named = [one for one in sections(labels.instances, plane, index) if one[0].value in names]
+    kept = [one for one in named if one[0].voxels * voxel_mm3 >= least_mm3]
+    layers = []
+    for name in dict.fromkeys(names.values()):
+        masks = tuple(mask for instance, mask in kept if names[instance.value] == name)
+        layers.append(Layer(name, np.logical_or.reduce([nothing, *masks]), masks))
+    taken = [f"{plane} slice {index}", *labels.volume.taken, f"values {reference.part}"]
+    if len(kept) < len(named):
+        taken.append(f"{len(named) - len(kept)} instances under {least_mm3:g} mm3 left out")
+    return ReadLayers(tuple(layers), digest, tuple(taken))
+
+
+def _slice(reference: MediaReference) -> tuple[str, int]:
+    if reference.slice is None:
+        raise RecordError(Reason.FORMAT_UNSUPPORTED, "a whole volume is no picture: no slice is named", reference.path)
+    return reference.slice

@@ -62,13 +62,13 @@ def render_image(
         raise RecordError(Reason.MASK_SHAPE_MISMATCH, detail, reference.path)
     size = (cut[2] - cut[0], cut[3] - cut[1])
     stored = fit(*_square(size, decoded.pixel_aspect))
-    of_masks = [(mask, read_layers(tree, mask, full, window)) for mask in masks]
+    of_masks = [(mask, read_layers(tree, mask, full, window, reference)) for mask in masks]
     layers = [layer for _, of_mask in of_masks for layer in of_mask.layers]
     found = _boxes(layers, index, recipe.boxes, decoded.spacing_mm)
     given, clipped = _given_boxes(boxes, full, index, reference.path)
     untouched = read.original if stored == full else None
     spacing_mm = tuple(
-        mm * before / after for mm, before, after in zip(decoded.spacing_mm, size[::-1], stored[::-1], strict=False)
+        mm * (before / after) for mm, before, after in zip(decoded.spacing_mm, size[::-1], stored[::-1], strict=False)
     )
     codes = {"small_components_dropped": found.dropped, "box_cut_at_the_edge": clipped} | dict.fromkeys(
         decoded.findings, 1
@@ -137,15 +137,17 @@ def _boxes(layers: Sequence[Layer], index: int, recipe: BoxRecipe, spacing_mm: t
     dropped = 0
     for label in dict.fromkeys(layer.label for layer in layers):
         of_label = [layer.mask for layer in layers if layer.label == label]
+        instances = [one for layer in layers if layer.label == label for one in layer.instances]
+        by_instance = recipe.per == "component" and bool(instances)
         parts: list[Mask] = of_label if recipe.per == "mask" else [np.logical_or.reduce(of_label)]
-        for part in parts:
+        for part in instances if by_instance else parts:
             found = boxes_from_mask(
                 part,
                 label,
                 min_area_px=recipe.min_area_px,
                 min_area_mm2=recipe.min_area_mm2 or 0,
                 spacing_mm=(spacing_mm[0], spacing_mm[1]) if spacing_mm else None,
-                union=recipe.per != "component",
+                union=by_instance or recipe.per != "component",
                 image=index,
             )
             boxes += found.boxes

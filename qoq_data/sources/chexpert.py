@@ -35,8 +35,9 @@ from qoq_data.formats.tables import read_table
 from qoq_data.licence import Access, Licence, Redistribution
 from qoq_data.record import Domain
 from qoq_data.source import ExpectedFile, SourceSpec, SourceVersion
+from qoq_data.sources import _chexpert_films as films
 from qoq_data.sources import _chexpert_labels as shared
-from qoq_data.sources._chexpert_labels import COLUMNS, FINDINGS, LabelOptions, label_cells
+from qoq_data.sources._chexpert_labels import COLUMNS, FINDINGS, LabelOptions
 from qoq_data.sources._item_rows import age_text, refuse_rows
 from qoq_data.sources._published_files import csv_bytes
 
@@ -95,7 +96,7 @@ SPEC = SourceSpec(
     context_fields=("age", "sex"),
     published_items=212_498,
     skip_limit=0.08,  # 5.0 % of the pictures have no positive label, by the published count
-    synthetic=shared.SEEN,
+    synthetic=films.SEEN,
 )
 
 
@@ -232,14 +233,14 @@ def synthesize(folder: Path, seed: int, patients: int) -> None:
         about = ("Unknown", 0) if place == 20 else (("Female", "Male")[int(rng.integers(2))], int(rng.integers(18, 91)))
         for study in range(1, 2 + (part == "train" and place % 2)):
             number, studies[part] = studies[part], studies[part] + 1
-            case = shared.case_of(number) if part == "train" else shared.read_case_of(number)
+            case = films.case_of(number) if part == "train" else films.read_case_of(number)
             for nth, view in enumerate(("frontal", "lateral")[: 1 + number % 2], 1):
                 below = f"{part}/{patient}/study{study}/view{nth}_{view}.jpg"
                 path = folder / ("CheXpert" if part == "test" else HOME) / below
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(shared.radiograph(case, rng, lateral=view == "lateral"))
+                path.write_bytes(films.jpeg_bytes(films.radiograph(case, rng, lateral=view == "lateral")))
                 shown = (view.capitalize(), "" if view == "lateral" else ("AP", "PA", "AP", "PA", "LL")[number % 5])
-                rows[part].append((f"{HOME}/{below}", *about, *shown, *label_cells(case)))
+                rows[part].append((f"{HOME}/{below}", *about, *shown, *films.label_cells(case)))
             test_rows += [(f"{HOME}/test/{patient}/study{study}", *map(int, case.values()))] if part == "test" else []
     for part in ("train", "valid"):
         (folder / HOME / part).mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,10 @@ What the published conversion does, and what this source does instead:
 * it takes all views and forgets which. ``ViewPosition`` is blank for 15,769 pictures, which some readers take for
   frontal. Here the view is kept as published, and a blank is ``unknown``.
 
+The films of MIMIC-CXR itself, as DICOM, are read by the recipe key ``media``. They have the same names in the same
+folders, but that release has no labels, sides or views: the tables are those of MIMIC-CXR-JPG. Its pictures had their
+histogram equalised when they were made 8 bits; the DICOM files had not, and go through their own window here.
+
 Patients are ``subject_id``, the numbering of all of MIMIC: a patient who is on the test side here is on it with every
 other source of the group. Release 2.1.0 adds one radiologist's labels of the test reports, which are not read: a test
 side labelled by another rule than the training side measures that difference too.
@@ -20,43 +24,33 @@ side labelled by another rule than the training side measures that difference to
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import polars as pl
 from pydantic import Field
 
 from qoq_data.formats.storage import Store
 from qoq_data.formats.tables import read_table
-from qoq_data.licence import Access, Licence, Redistribution
+from qoq_data.licence import PHYSIONET_CREDENTIALED, Access
 from qoq_data.record import Domain
-from qoq_data.source import ExpectedFile, SourceSpec, SourceVersion
+from qoq_data.source import ExpectedFile, MediaKind, SourceSpec, SourceVersion
 from qoq_data.sources import _chexpert_labels as shared
-from qoq_data.sources._chexpert_labels import COLUMNS, FINDINGS, LabelOptions, label_cells
+from qoq_data.sources._chexpert_films import SEEN
+from qoq_data.sources._chexpert_labels import COLUMNS, FINDINGS, LabelOptions
 from qoq_data.sources._item_rows import refuse_rows
-from qoq_data.sources._published_files import csv_bytes, write_with_checksums
+from qoq_data.sources._mimic_cxr_tree import LABELS, METADATA, NEGBIO, SPLIT, TEST_SET, write_tree
 
-SPLIT = "mimic-cxr-2.0.0-split.csv.gz"
-METADATA = "mimic-cxr-2.0.0-metadata.csv.gz"
-LABELS = "mimic-cxr-2.0.0-chexpert.csv.gz"
-NEGBIO = "mimic-cxr-2.0.0-negbio.csv.gz"
-TEST_SET = "mimic-cxr-2.1.0-test-set-labeled.csv"
+_SUFFIXES = {"jpg": ".jpg", "dicom": ".dcm"}
 _SIDES = {"train": "train", "validate": "validation", "test": "test"}
 _PAGE = "https://physionet.org/content/mimic-cxr-jpg/2.1.0/"
-_TERMS = Licence(
-    "LicenseRef-PhysioNet-Credentialed-1.5.0",
-    "PhysioNet Credentialed Health Data License 1.5.0",
-    "https://physionet.org/about/licenses/physionet-credentialed-health-data-license-150/",
-    Redistribution.NONE,
-)
 
 
 class Options(LabelOptions):
     __doc__ = LabelOptions.__doc__
     labeler: Literal["chexpert", "negbio"] = Field("chexpert", description="whose labels of the reports are answers")
+    media: Literal["jpg", "dicom"] = Field("jpg", description="of MIMIC-CXR-JPG, or of MIMIC-CXR itself")
 
 
 def _table(path: str, *columns: str, required: bool = True) -> ExpectedFile:
@@ -73,12 +67,14 @@ SPEC = SourceSpec(
     citation="Johnson A, Lungren M, Peng Y, et al. MIMIC-CXR-JPG - chest radiographs with structured labels (version "
     "2.1.0). PhysioNet, 2024. doi:10.13026/jsn5-t979. Johnson AEW, Pollard TJ, Greenbaum NR, et al. MIMIC-CXR-JPG, a "
     "large publicly available database of labeled chest radiographs. arXiv:1901.07042, 2019.",
-    licences={"media": _TERMS, "labels": _TERMS},
+    licences={"media": PHYSIONET_CREDENTIALED, "labels": PHYSIONET_CREDENTIALED},
     access=Access.CREDENTIALED,
     access_steps=(
         f"Become a credentialed user of PhysioNet, do the CITI course, and sign the agreement on {_PAGE}.",
         "wget -r -N -c -np --user NAME --ask-password https://physionet.org/files/mimic-cxr-jpg/2.1.0/ (570 GB).",
         f"Point --raw at the folder that holds {SPLIT} and files/.",
+        "For DICOM, fetch https://physionet.org/content/mimic-cxr/2.1.0/ (4.6 TB), these tables beside its files/.",
+        "The recipe key media: dicom reads it.",
     ),
     identity_group="mimic",
     grouping="By subject_id, which all parts of MIMIC share: all studies of a patient, and all views of a study, stand "
@@ -97,7 +93,7 @@ SPEC = SourceSpec(
     published_items=356_225,
     checksums_file="SHA256SUMS.txt",
     skip_limit=0.08,  # 5.5 % of the pictures have no positive label, by the published count
-    synthetic=shared.SEEN,
+    synthetic=SEEN,
 )
 
 
@@ -108,7 +104,8 @@ def detect_version(tree: Store) -> str:
 
 def scan(tree: Store, options: Options) -> pl.LazyFrame:
     """A row a picture, in the order of the split table; no picture is looked for. Raises ``SourceError``."""
-    return shared.label_items(_records(tree, options), options.uncertain)
+    kind: MediaKind = "dicom" if options.media == "dicom" else "image"
+    return shared.label_items(_records(tree, options), options.uncertain, kind=kind)
 
 
 def statistics(tree: Store, options: Options) -> Mapping[str, int]:
@@ -179,7 +176,7 @@ def _records(tree: Store, options: Options) -> pl.DataFrame:
         patient=pl.col("subject_id"),
         study=pl.col("study_id"),
         official_split=pl.col("split").replace_strict(_SIDES, default=None, return_dtype=pl.String),
-        path=pl.format("files/p{}/p{}/s{}/{}.jpg", *folders),
+        path=pl.format(f"files/p{{}}/p{{}}/s{{}}/{{}}{_SUFFIXES[options.media]}", *folders),
         view=pl.col("ViewPosition").str.strip_chars().fill_null("unknown"),
         label_file=pl.lit(labels_path),
         label_row="study_id=" + pl.col("study_id"),
@@ -204,46 +201,5 @@ def _labels(tree: Store, options: Options) -> pl.DataFrame:
 
 
 def synthesize(folder: Path, seed: int, patients: int) -> None:
-    """Release 2.1.0 in miniature: one to three studies a patient, every other with a lateral, some views blank.
-
-    Of 40 studies one is only hedged, one only denied, and one has no row of labels.
-    """
-    rng = np.random.default_rng(seed)
-    subjects = sorted(int(one) for one in 10_000_000 + rng.choice(9_999_999, patients, replace=False))
-    order = tuple(sorted(FINDINGS))
-    studies = iter(50_000_000 + rng.choice(9_999_999, 3 * patients, replace=False))
-    split: list[tuple[object, ...]] = []
-    metadata, labels, negbio, test_set = [], [], [], []
-    files: dict[str, bytes] = {}
-    number = 0
-    for place, subject in enumerate(subjects):
-        side = {8: "validate", 9: "test"}.get(place % 10, "train")
-        for _ in range(1 + place % 3):
-            study, case = int(next(studies)), shared.case_of(number)
-            for lateral in (False, True)[: 1 + number % 2]:
-                dicom = "-".join(f"{one:08x}" for one in rng.integers(1 << 32, size=5))
-                view = "" if len(split) % 24 == 5 else "LATERAL" if lateral else ("AP", "PA")[number % 3 == 0]
-                picture = shared.radiograph(case, rng, lateral=lateral)
-                files[f"files/p{str(subject)[:2]}/p{subject}/s{study}/{dicom}.jpg"] = picture
-                split.append((dicom, study, subject, side))
-                step, date = "CHEST (PA AND LAT)" if number % 2 else "CHEST (PORTABLE AP)", 21_800_101 + number
-                metadata.append((dicom, subject, study, step, view, 3056, 2544, date, "213014.531", step, "", "Erect"))
-            if number % 40 != 28:
-                labels.append((subject, study, *label_cells(case, order)))
-                otherwise = {**case, "Pleural Other": -1} if number == 2 else case
-                negbio.append((subject, study, *label_cells(otherwise, order)))
-            if side == "test":
-                test_set.append((study, *label_cells(case)))
-            number += 1
-    described = ("PerformedProcedureStepDescription", "ViewPosition", "Rows", "Columns", "StudyDate", "StudyTime")
-    meanings = [f"{one}CodeSequence_CodeMeaning" for one in ("Procedure", "View", "PatientOrientation")]
-    tables = {
-        SPLIT: csv_bytes(("dicom_id", "study_id", "subject_id", "split"), split),
-        METADATA: csv_bytes(("dicom_id", "subject_id", "study_id", *described, *meanings), metadata),
-        LABELS: csv_bytes(("subject_id", "study_id", *order), labels),
-        NEGBIO: csv_bytes(("subject_id", "study_id", *order), negbio),
-    }
-    listed = "".join(f"{path}\n" for path in sorted(files)).encode()
-    files |= {path: gzip.compress(data, mtime=0) for path, data in tables.items()}
-    files |= {TEST_SET: csv_bytes(("study_id", *FINDINGS), test_set), "IMAGE_FILENAMES": listed}
-    write_with_checksums(folder, files)
+    """Release 2.1.0 of MIMIC-CXR-JPG in miniature; see ``_mimic_cxr_tree``."""
+    write_tree(folder, seed, patients)

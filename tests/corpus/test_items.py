@@ -9,12 +9,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from qoq_data.corpus.items import scan_items, set_aside
+from qoq_data.corpus.items import checked_items, scan_items, set_aside
 from qoq_data.corpus.ledger import Skip
 from qoq_data.errors import SourceError, TableError
 from qoq_data.formats.storage import Store
 from qoq_data.record import AnswerType
-from qoq_data.source import ITEM_COLUMNS, Choice, Source, SourceOptions, Task
+from qoq_data.source import ITEM_COLUMNS, Choice, Source, SourceOptions, Task, media_type
 from qoq_data.sources import registry
 
 CHOICES = (Choice("b", "Benign"), Choice("m", "Malignant"))
@@ -161,3 +161,59 @@ MEDIUM = {"role": "image", "kind": "image", "path": "a.png", "part": ""}
 def test_media_that_no_reader_knows_are_refused(media: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(SourceError, match=message):
         scan(items(2).with_columns(pl.Series("media", [[MEDIUM], media], dtype=ITEM_COLUMNS["media"])))
+
+
+VOLUME = MEDIUM | {"kind": "volume", "path": "a.nii.gz"}
+LABELS = MEDIUM | {"role": "mask", "kind": "volume_labels", "path": "b.nii.gz", "part": "1=liver;least_mm3=2.5"}
+
+
+def volumes(cut: dict[str, Any] | None, **changed: Any) -> pl.DataFrame:
+    """Items of a volume and its labels, the first of them with this slice, the others with a sound one."""
+    sound = {"plane": "axial", "index": 3}
+    media = [[{**VOLUME, "slice": one, **changed}, LABELS] for one in (cut, sound)]
+    return items(2).with_columns(pl.Series("media", media, pl.List(media_type("slice"))))
+
+
+def expanding(table: pl.DataFrame) -> Source:
+    return dataclasses.replace(source_with(table), expand=lambda table, facts, options: table)
+
+
+def test_a_volume_that_is_rendered_names_its_slice_and_one_that_is_cut_later_need_not() -> None:
+    assert scan(volumes({"plane": "coronal", "index": 0})).height == 2
+    whole = volumes(None)
+    with pytest.raises(SourceError, match="names no slice"):
+        scan(whole)
+    assert scan_items(expanding(whole), Store(Path("/nowhere")), SourceOptions()).height == 2
+    with pytest.raises(SourceError, match="names no slice"):
+        checked_items(expanding(whole), whole)
+    bare = whole.with_columns(pl.Series("media", [[VOLUME, LABELS]] * 2, ITEM_COLUMNS["media"]))
+    with pytest.raises(SourceError, match="names no slice"):
+        scan(bare)
+    aside = whole.with_columns(
+        pl.Series("skip_reason", ["no_label", None]), pl.Series("skip_detail", ["nothing is outlined", None])
+    )
+    assert checked_items(expanding(aside), aside).height == 2
+
+
+@pytest.mark.parametrize(
+    ("cut", "changed"),
+    [
+        ({"plane": "oblique", "index": 1}, {}),
+        ({"plane": "axial", "index": -1}, {}),
+        ({"plane": "axial", "index": None}, {}),
+        ({"plane": "axial", "index": 1}, {"kind": "image"}),
+    ],
+)
+def test_a_slice_is_of_a_volume_and_of_a_known_plane(cut: dict[str, Any], changed: dict[str, Any]) -> None:
+    with pytest.raises(SourceError, match="a slice of its item table is of no volume"):
+        scan(volumes(cut, **changed))
+
+
+@pytest.mark.parametrize("part", ["", "liver", "1=liver;least_mm3=-1", "1=liver;least_mm3=x"])
+def test_the_names_and_the_smallest_volume_of_a_label_volume_are_checked(part: str) -> None:
+    table = volumes({"plane": "axial", "index": 1})
+    media = [
+        [medium | {"part": part} if medium["role"] == "mask" else medium for medium in row] for row in table["media"]
+    ]
+    with pytest.raises(SourceError, match="a label map of its item table names no values"):
+        scan(table.with_columns(pl.Series("media", media, table.schema["media"])))

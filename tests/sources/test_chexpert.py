@@ -28,7 +28,8 @@ from qoq_data.formats.storage import Store
 from qoq_data.licence import Access, Redistribution, strictest
 from qoq_data.recipe import Recipe
 from qoq_data.sources import chexpert, source_of
-from qoq_data.sources._chexpert_labels import FINDINGS, KEYS, LabelOptions, case_of, radiograph
+from qoq_data.sources._chexpert_films import case_of, jpeg_bytes, radiograph
+from qoq_data.sources._chexpert_labels import FINDINGS, KEYS, LabelOptions
 
 HEADER = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *FINDINGS)
 SOURCE = source_of(chexpert)
@@ -94,7 +95,7 @@ def put_pictures(tree: Store) -> None:
     """A generated picture wherever the tables say there is one."""
     rng = np.random.default_rng(5)
     for path in paths(items_of(tree)):
-        tree.write(path, radiograph(case_of(0), rng))
+        tree.write(path, jpeg_bytes(radiograph(case_of(0), rng)))
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
@@ -23,13 +24,15 @@ from qoq_data.corpus.manifest import LEDGER
 from qoq_data.corpus.planning import SourceInput
 from qoq_data.corpus.splits import assign_splits, group_keys
 from qoq_data.engines.local import LocalEngine
-from qoq_data.errors import LayoutError, SourceError, TableError
+from qoq_data.errors import BuildError, LayoutError, SourceError, TableError
 from qoq_data.formats.storage import Store
 from qoq_data.licence import Access, Redistribution, strictest
 from qoq_data.recipe import Recipe
 from qoq_data.sources import chexpert, mimic_cxr, mimic_ecg, source_of
 from qoq_data.sources._chexpert_labels import FINDINGS, KEYS
+from qoq_data.sources._mimic_cxr_tree import write_tree
 from qoq_data.sources.mimic_cxr import LABELS, METADATA, NEGBIO, SPLIT, Options
+from tests.corpus.building import rows_of
 
 SOURCE = source_of(mimic_cxr)
 ALPHABETICAL = tuple(sorted(FINDINGS))
@@ -354,3 +357,42 @@ def test_synthesize_follows_from_its_seed_and_its_checksums_agree(tmp_path: Path
 def test_real_folders_of_other_sources_are_refused(other: str, realdata: Path) -> None:
     with pytest.raises(SourceError, match=f"^{SPLIT} is not in the raw folder"):
         items_of(Store(realdata / other))
+
+
+def test_the_dicom_files_give_the_films_of_the_jpegs_the_right_way_round(synthetic: Store, tmp_path: Path) -> None:
+    write_tree(tmp_path / "raw", 7, 40, "dicom")
+    trees = {"jpg": synthetic, "dicom": Store(tmp_path / "raw")}
+    found = {}
+    for media, tree in trees.items():
+        options: dict[str, Any] = {
+            "name": "mimic-cxr",
+            "options": {"media": media},
+            "tasks": ["findings"],
+            "skip_limit": 1,
+        }
+        recipe = Recipe.model_validate({"name": "test", "sources": [options], "images": {"encoding": "png"}})
+        build_corpus(recipe, [SourceInput(SOURCE, recipe.sources[0], tree)], Store(tmp_path / media), LocalEngine(1))
+        found[media] = rows_of(tmp_path / media)
+    assert found["dicom"].keys() == found["jpg"].keys()
+    kinds = Counter()
+    for name, row in found["dicom"].items():
+        twin = found["jpg"][name]
+        assert (row["answer"], row["split"], row["patient"]) == (twin["answer"], twin["split"], twin["patient"])
+        assert row["views"][0]["view"] == twin["views"][0]["view"]
+        films = [
+            np.asarray(Image.open(io.BytesIO(one["images"][0]["bytes"])).convert("L"), float) for one in (row, twin)
+        ]
+        assert films[0].shape == films[1].shape
+        assert np.corrcoef(films[0].ravel(), films[1].ravel())[0, 1] > 0.95  # an inverse film would be at -1
+        path = next(one["path"] for one in row["provenance"] if one["role"] == "image")
+        assert path.endswith(".dcm")
+        kinds[row["views"][0]["window"]] += 1
+    assert len(kinds) == 1
+
+
+def test_dicom_files_in_the_place_of_jpegs_are_no_empty_corpus(tmp_path: Path) -> None:
+    write_tree(tmp_path / "raw", 7, 3, "dicom")
+    recipe = Recipe.model_validate({"name": "test", "sources": [{"name": "mimic-cxr", "skip_limit": 1}]})
+    inputs = [SourceInput(SOURCE, recipe.sources[0], Store(tmp_path / "raw"))]
+    with pytest.raises(BuildError, match="No row came out: every item was skipped"):
+        build_corpus(recipe, inputs, Store(tmp_path / "out"), LocalEngine(1))
