@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from qoq_data.clinical import ecg_features, image_features
-from qoq_data.corpus.inspect import INSPECTORS
+from qoq_data.corpus.inspectors import INSPECTORS
 from qoq_data.record import AnswerType
 from qoq_data.source import Source, SourceSpec, Task
 

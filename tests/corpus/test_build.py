@@ -187,26 +187,22 @@ def test_a_file_that_may_not_be_read_is_a_ledger_line(
     assert [(line["item"], line["reason"]) for line in ledger_of(tmp_path / "out")] == [("00003", "file_unreadable")]
 
 
+@pytest.mark.parametrize("stage", ["inspect", "render"])
 def test_no_memory_for_one_item_is_a_ledger_line(
-    copied: Trees, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    copied: Trees, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    from qoq_data.corpus import inspect, render_images
+    from qoq_data.corpus import pictures
 
-    decode = render_images.decode_image
+    decode = pictures.decode_image
 
-    def hungry(data: bytes, path: str, *args: Any, **keys: Any) -> Any:
-        if path.endswith("benign (3).png"):
+    def hungry(data: bytes, path: str, *args: Any, fit: Any = None, **keys: Any) -> Any:
+        if path.endswith("benign (3).png") and (stage == "render") == (fit is not None):
             raise MemoryError
-        return decode(data, path, *args, **keys)
+        return decode(data, path, *args, fit=fit, **keys)
 
-    for place in (inspect, render_images):
-        monkeypatch.setattr(place, "decode_image", hungry)
-        out = tmp_path / place.__name__.rpartition(".")[2]
-        build(
-            out, make_recipe("busi"), {"busi": copied("busi")} if place is inspect else {"busi": tmp_path / "raw-busi"}
-        )
-        assert [(line["item"], line["reason"]) for line in ledger_of(out)] == [("benign-3", "over_budget")]
-        monkeypatch.undo()
+    monkeypatch.setattr(pictures, "decode_image", hungry)
+    build(tmp_path / "out", make_recipe("busi"), {"busi": copied("busi")})
+    assert [(line["item"], line["reason"]) for line in ledger_of(tmp_path / "out")] == [("benign-3", "over_budget")]
 
 
 def without(lead: str) -> Callable[[Any, list[str]], tuple[Any, list[str]]]:

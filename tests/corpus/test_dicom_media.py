@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from qoq_data.clinical.synthetic_dicom import view_attributes, write_dicom
-from qoq_data.corpus.inspect import INSPECTORS
+from qoq_data.corpus.inspectors import INSPECTORS
 from qoq_data.corpus.pictures import read_picture
 from qoq_data.corpus.references import MediaReference
 from qoq_data.corpus.render import render_media

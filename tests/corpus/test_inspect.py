@@ -33,8 +33,11 @@ class CountingEngine(LocalEngine):
         yield from map(function, jobs)
 
 
-def facts_of(tree: Path, corpus: Path | None, code: str = "a" * 64) -> tuple[pl.DataFrame, list[object], int]:
+def facts_of(
+    tree: Path, corpus: Path | None, code: str = "a" * 64, change: Callable[[pl.DataFrame], pl.DataFrame] | None = None
+) -> tuple[pl.DataFrame, list[object], int]:
     items = scan_items(source("busi"), Store(tree), SourceOptions())
+    items = change(items) if change else items
     engine = CountingEngine()
     facts, skips = inspect_items(
         items, "busi", "picture_content", Store(tree), Store(corpus) if corpus else None, code, engine
@@ -70,6 +73,19 @@ def test_facts_are_kept_until_file_or_code_changes(copied: Trees, tmp_path: Path
     assert measured == 1
     _, _, measured = facts_of(tree, corpus, code="b" * 64)
     assert measured == 14
+
+
+def test_facts_of_an_item_that_has_other_media_now_are_measured_again(copied: Trees, tmp_path: Path) -> None:
+    def without_masks(items: pl.DataFrame) -> pl.DataFrame:
+        is_other = pl.col("item") == "benign-3"
+        return items.with_columns(
+            pl.when(is_other).then(pl.col("media").list.head(1)).otherwise("media").alias("media")
+        )
+
+    tree, corpus = copied("busi"), tmp_path / "corpus"
+    facts_of(tree, corpus)
+    assert facts_of(tree, corpus, change=without_masks)[2] == 1
+    assert facts_of(tree, corpus, change=without_masks)[2] == 0
 
 
 def test_a_file_that_cannot_be_read_is_a_skip_until_it_can(copied: Trees, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from qoq_data.clinical.boxes import Transform
 from qoq_data.clinical.volumes import PLANES, box_to_canonical, canonical_axes, canonical_to_stored
 from qoq_data.clinical.windowing import display_window, to_grey, window_levels
 from qoq_data.corpus import pictures
-from qoq_data.corpus.inspect import INSPECTORS, inspect_items
+from qoq_data.corpus.inspect import inspect_items
+from qoq_data.corpus.inspectors import INSPECTORS
 from qoq_data.corpus.pictures import read_layers, read_picture
 from qoq_data.corpus.references import MediaReference
 from qoq_data.engines.local import LocalEngine
