@@ -51,9 +51,13 @@ FIGURES: Final = ("macro_f1", "exact_match")
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much of everything: ``patients`` is the share of the corpora's patients."""
+    """How much of everything: ``patients`` is the share of the corpora's patients.
 
-    supervised_steps: int = 120
+    The last ``drawn_answers`` of the supervised steps teach the form alone, or there is little left to learn.
+    """
+
+    supervised_steps: int = 200
+    drawn_answers: float = 0.2
     steps: int = 40
     questions: int = 32
     completions: int = 8
@@ -178,7 +182,10 @@ class _Seed:
                     "learning_rate": sizes.learning_rate * factor, "betas": [0.9, 0.95], "weight_decay": 0.0,
                     "questions_per_update": sizes.questions // 2,
                 },
-                "supervised": {"steps": sizes.supervised_steps, "batch": 32, "learning_rate": 2e-3},
+                "supervised": {
+                    "steps": sizes.supervised_steps, "batch": 32, "learning_rate": 2e-3,
+                    "drawn_answers": sizes.drawn_answers,
+                },
                 "run": {
                     "steps": sizes.steps, "evaluate_every": sizes.steps, "evaluation_rows": 1,
                     "evaluation_temperature": 0.0, "checkpoint_every": sizes.steps, "keep_checkpoints": 1,
@@ -188,7 +195,10 @@ class _Seed:
         )  # fmt: skip
 
     def _supervised_weights(self) -> dict[str, torch.Tensor]:
-        file = self._folder / f"supervised-{self._sizes.supervised_steps}-{self._sizes.patients:g}.pt"
+        file = (
+            self._folder
+            / f"supervised-{self._sizes.supervised_steps}-{self._sizes.drawn_answers:g}-{self._sizes.patients:g}.pt"
+        )
         if not file.exists():
             supervise(self._assembly, _quiet)
             weights = {
