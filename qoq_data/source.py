@@ -68,7 +68,8 @@ MediaKind = Literal["wfdb", "image", "dicom", "volume", "mask", "label_map", "di
 """``image``, ``dicom`` (one frame) and ``volume`` (a slice of a NIfTI file) become pictures of the row; their ``part``
 is the view. A mask or label map belongs to the last picture before it. The ``part`` of a ``mask`` and a ``dicom_mask``
 is the name of its foreground; that of a ``label_map`` and of ``volume_labels`` says which values have which name, as in
-``1=tumor;2=stroma`` (``clinical.label_maps``)."""
+``1=tumor;2=stroma`` (``clinical.label_maps``), and for ``volume_labels`` may end in the least volume of an instance, as
+in ``;least_mm3=20``. A scanned ``volume`` has a slice only where the source does not ``expand`` it."""
 
 PICTURE_KINDS: tuple[MediaKind, ...] = ("image", "dicom", "volume")
 MASK_KINDS: tuple[MediaKind, ...] = ("mask", "label_map", "dicom_mask", "volume_labels")

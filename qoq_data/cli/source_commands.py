@@ -70,6 +70,8 @@ def info(name: Annotated[str, typer.Argument(help="A source of 'qoq-data list'."
     tasks = [[t.name, str(t.answer_type), ", ".join(c.text for c in t.choices), t.tolerance] for t in spec.tasks]
     print_table(["task", "answer", "choices", "tolerance"], tasks, "")
     print_line(f"\nSplits: {spec.grouping}")
+    if spec.burned_in_text:
+        print_line(f"\nWritten into the pixels: {spec.burned_in_text}")
 
 
 def doctor(

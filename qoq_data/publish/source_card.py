@@ -120,6 +120,7 @@ def _head(source: Source) -> Iterator[str]:
             ("access", str(spec.access)),
             ("licence of a row", f"`{expression}`"),
             ("may be passed on", REDISTRIBUTION_TEXT[redistribution]),
+            *([("written into the pixels", plain(spec.burned_in_text))] if spec.burned_in_text else []),
             ("source file", f"`{source.module_file.name}`"),
         ],
     )

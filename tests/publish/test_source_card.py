@@ -42,6 +42,12 @@ def test_a_card_holds_what_the_spec_says(source: Source) -> None:
     assert [one for one in said if one not in text] == []
 
 
+def test_what_is_written_into_pixels_is_told() -> None:
+    marked = replace(BUSI, spec=replace(BUSI.spec, burned_in_text="Letters for the side."))
+    assert "| written into the pixels | Letters for the side. |" in card_text(marked, None)
+    assert "written into the pixels" not in card_text(BUSI, None)
+
+
 def test_the_publishers_counts_stand_beside_the_papers() -> None:
     assert "| 1.0.3 | 21,799 | 18,869 | 21,837 |" in card_text(PTB_XL, None)
     assert "| 2020 | 780 | – | 780 |" in card_text(BUSI, None)
