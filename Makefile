@@ -31,7 +31,7 @@ demo: install-train corpus
 		--before $(DEMO)/run/supervised
 
 corpus: install
-	$(VENV)/bin/qoq-data build recipes/demo.yaml --synthetic --patients 160 --out $(DEMO)/corpus
+	$(VENV)/bin/qoq-data build recipes/demo.yaml --synthetic --patients 300 --out $(DEMO)/corpus
 	$(VENV)/bin/qoq-data verify $(DEMO)/corpus
 	$(VENV)/bin/qoq-data view $(DEMO)/corpus --png $(DEMO)/rows.png
 
