@@ -36,13 +36,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import gaussian_filter, map_coordinates
-from scipy.sparse import csr_matrix
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 COPY_SHAPE: Final = (80, 80)
 MAX_ANGLE: Final = 25
@@ -312,6 +313,8 @@ def _whole_agreement(
     flipped: bool,
 ) -> float:
     """Correlation of the detail of two registered pictures wherever both show the original."""
+    from scipy.ndimage import map_coordinates
+
     across, down = np.meshgrid(_GRID * shown[0], _GRID * shown[1])
     x = across * math.cos(turn) + down * math.sin(turn)
     y = down * math.cos(turn) - across * math.sin(turn)
@@ -325,6 +328,8 @@ def _whole_agreement(
 
 def _detail(picture: Pictures, shown: tuple[float, float]) -> NDArray[np.float32]:
     """What lies between two sharpnesses, in levels, of a thumbnail that shows these shares of its original."""
+    from scipy.ndimage import gaussian_filter
+
     levels = picture.astype(np.float32)
     fine, broad = ([_blur_wanted(sigma, share) for share in shown[::-1]] for sigma in (_SHARPNESS, 3 * _SHARPNESS))
     return np.asarray(gaussian_filter(levels, fine) - gaussian_filter(levels, broad))
@@ -398,6 +403,8 @@ def _blur(rings: float) -> Spectra:
 @cache
 def _sampler(radius: float, angle: int) -> csr_matrix:
     """Weights [rings x samples, pixels] that sample a thumbnail as if it were its original, one sharpness for all."""
+    from scipy.sparse import csr_matrix
+
     side = COPY_SHAPE[0]
     radii = (np.arange(_RINGS) + 0.5) * radius / _RINGS
     around = 2 * np.pi * np.arange(_SAMPLES) / _SAMPLES

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, zoom
 
 DARK, BRIGHT = 0.1, 1.0
 """Tones of spots that ``image_features`` tells from any background of 0.35 to 0.6 brightness."""
@@ -51,6 +50,8 @@ def draw_scene(
 
     Broad shading and grain come from ``rng``, so that no two pictures of a scene are near-duplicates of each other.
     """
+    from scipy.ndimage import gaussian_filter, zoom  # here: it takes half a second that a list of sources spares
+
     coarse = rng.standard_normal((6, 6))
     shading = zoom(coarse, (height / 6, width / 6), order=1, mode="nearest", grid_mode=True)[:height, :width]
     tone = scene.brightness * (1 + scene.waves * np.clip(shading, -2, 2))

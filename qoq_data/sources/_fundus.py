@@ -11,7 +11,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import zoom
 
 from qoq_data.errors import LayoutError, RecordError, TableError
 from qoq_data.formats.storage import Store
@@ -122,6 +121,8 @@ def draw_fundus(rng: np.random.Generator, severity: float, exudates: bool = Fals
     It has an optic disc on one side, vessels that arch from it, and broad shading, all from ``rng``, so that no two
     are near-duplicates. ``exudates`` are a patch nearly white at the centre, as wide as the optic disc. No real tissue.
     """
+    from scipy.ndimage import zoom  # here: it takes half a second that a list of sources spares
+
     height = int(rng.integers(112, 137))
     width = round(1.15 * height)
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)

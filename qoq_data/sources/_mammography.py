@@ -14,7 +14,6 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from qoq_data.errors import Reason, RecordError, TableError
 from qoq_data.formats.storage import Store
@@ -130,6 +129,8 @@ def draw_mammogram(
     The chest wall is where it hangs by convention, at the left edge for a left breast; an MLO view has the muscle in
     its upper corner, and the far upper corner a lead marker. A mass is bright, a calcification many bright specks.
     """
+    from scipy.ndimage import gaussian_filter  # here: it takes half a second that a list of sources spares
+
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float64)
     coarse = gaussian_filter(rng.standard_normal((HEIGHT, WIDTH)), 6)
     grey = 255 * tissue * (1 + 0.1 * np.clip(coarse / coarse.std(), -2, 2))

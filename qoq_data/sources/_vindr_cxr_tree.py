@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qoq_data.clinical.reader_boxes import Edges
+from qoq_data.clinical.synthetic_image import Scene, Spot, draw_scene
 from qoq_data.sources._published_files import csv_bytes, write_with_checksums
 from qoq_data.sources._vindr_cxr_labels import LOCAL, NO_FINDING
 from qoq_data.sources._vindr_cxr_tables import EDGES, HEADINGS, boxes_path, film_path, labels_path
@@ -93,8 +94,6 @@ def write_tree(folder: Path, seed: int, patients: int) -> None:
 
 def _film(case: Sequence[str], rng: np.random.Generator) -> tuple[NDArray[np.uint8], dict[str, Edges]]:
     """Grey uint8 [rows, columns], bright where the body is dense, and the edges of what is drawn for each finding."""
-    from qoq_data.clinical.synthetic_image import Scene, Spot, draw_scene  # brings scipy, which a scan does not need
-
     heart = () if "Cardiomegaly" in case else (Spot((0.54, 0.62), (0.1, 0.12), 0.58),)
     spots = [*(Spot((x, 0.46), (0.17, 0.36), 0.24) for x in (0.28, 0.72)), *heart]
     findings = [label for label in case if label in LOCAL]

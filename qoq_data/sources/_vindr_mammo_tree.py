@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qoq_data.clinical.reader_boxes import Edges
+from qoq_data.clinical.synthetic_image import BRIGHT, Scene, Spot, draw_scene
 from qoq_data.sources._published_files import csv_bytes, write_with_checksums
 from qoq_data.sources._vindr_files import Encoding, published_film
 from qoq_data.sources._vindr_mammo_tables import (
@@ -112,8 +113,6 @@ def _mammogram(
 
     The breast of the right side comes from the right edge, as films are hung; a lesion is larger the higher its grade.
     """
-    from qoq_data.clinical.synthetic_image import BRIGHT, Scene, Spot, draw_scene  # brings scipy, which a scan spares
-
     breast = Spot((0.0, 0.5 if view == "CC" else 0.45), (0.78, 0.56), _TONES[density])
     lesion = [Spot((0.32, 0.5), (_RADII[grade], _RADII[grade] * 0.8), BRIGHT, 0.15)] if grade in _RADII else []
     benign = [Spot((0.3, 0.45), (0.035, 0.035), BRIGHT)] if grade == 2 else []
