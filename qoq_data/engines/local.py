@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -24,18 +25,20 @@ _QUEUED_PER_WORKER = 2
 class LocalEngine:
     """Runs jobs in ``workers`` processes, or in this one when there is one; results come as they are finished.
 
-    Workers are spawned, not forked: polars' threads do not survive a fork. They end with this process, however it ends.
+    Workers are spawned, not forked: polars' threads do not survive a fork. They start when they are first needed, stay
+    for what is mapped next, and end with the engine or with this process, however it ends.
     """
 
     def __init__(self, workers: int = 1) -> None:
         self.workers = workers
+        self._pool: ProcessPoolExecutor | None = None
+        self._stop: Callable[[], object] = lambda: None
 
     def map(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Generator[Result, None, None]:
         if self.workers == 1 or len(jobs) <= 1:
             yield from map(function, jobs)
             return
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(min(self.workers, len(jobs)), mp_context=context, initializer=_start_worker)
+        pool = self._started()
         finished = False
         try:
             with _one_polars_thread():
@@ -50,7 +53,16 @@ class LocalEngine:
             if not finished:
                 for process in list((pool._processes or {}).values()):  # noqa: SLF001 - no public way to stop at once
                     process.kill()
-            pool.shutdown(wait=True, cancel_futures=True)
+                self._stop()
+                self._pool = None
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_start_worker)
+            self._stop = weakref.finalize(self, pool.shutdown, wait=True, cancel_futures=True)
+            self._pool = pool
+        return self._pool
 
 
 def default_workers() -> int:

@@ -92,8 +92,9 @@ def parse_header(data: bytes, path: str) -> NiftiHeader:
     least = _LEAST_OFFSET[version]
     if not math.isfinite(offset) or offset != int(offset) or 0 != offset < least:
         raise RecordError(Reason.HEADER_INVALID, f"its voxels begin inside its {least} bytes of header", path)
-    slope, intercept = _scaling(header, path)
-    affine, affine_from = _affine(header, shape, path)
+    with np.errstate(all="ignore"):  # damaged numbers are refused, and not warned of
+        slope, intercept = _scaling(header, path)
+        affine, affine_from = _affine(header, shape, path)
     return NiftiHeader(shape, dtype, int(offset) or least, slope, intercept, affine, affine_from)
 
 

@@ -148,3 +148,23 @@ def living_children() -> set[int]:
 
 def test_the_processors_counted_are_those_that_may_be_used() -> None:
     assert 1 <= default_workers() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.slow
+def test_workers_stay_for_what_is_mapped_next_and_end_with_the_engine() -> None:
+    engine = LocalEngine(1 + 1)
+    first = {process for _, process, _ in engine.map(process_of, range(12))}
+    second = {process for _, process, _ in engine.map(process_of, range(12))}
+    assert len(first | second) <= 2
+    assert first & second
+    assert living_children() >= first | second
+    del engine
+    assert living_children() == set()
+
+
+@pytest.mark.slow
+def test_an_engine_works_again_after_a_worker_died() -> None:
+    engine = LocalEngine(2)
+    with pytest.raises(BuildError):
+        list(engine.map(dies, range(8)))
+    assert sorted(job for job, _, _ in engine.map(process_of, range(5))) == list(range(5))
