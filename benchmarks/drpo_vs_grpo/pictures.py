@@ -79,7 +79,9 @@ def _rates(axis: Any, lines: Sequence[Line]) -> None:
     axis.set_xticks(sorted({line["rate"] for line in lines}))
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.minorticks_off()
-    axis.legend(fontsize=8)
+    low, high = axis.get_ylim()
+    axis.set_ylim(low - 0.15 * (high - low), high)  # for the legend
+    axis.legend(fontsize=8, ncols=2, loc="lower center")
     axis.grid(alpha=0.3)
 
 
@@ -95,7 +97,9 @@ def _dots(axis: Any, places: Sequence[str], found: dict[str, list[Estimate | Non
         )  # fmt: skip
     axis.set_xticks(range(len(places)), places, fontsize=8)
     axis.set_xlim(-0.5, len(places) - 0.5)
-    axis.legend(fontsize=8, ncols=2)
+    low, high = axis.get_ylim()
+    axis.set_ylim(low, high + 0.35 * (high - low))
+    axis.legend(fontsize=8, ncols=2, loc="upper right")
     axis.grid(axis="y", alpha=0.3)
 
 
