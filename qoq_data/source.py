@@ -48,6 +48,7 @@ OPTIONAL_MEDIA_FIELDS: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "slice": pl.Struct({"plane": pl.String, "index": pl.Int32}),
     "display": pl.String,
     "laterality": pl.String,
+    "frame": pl.Int32,
 }
 """Fields that an item table's media may have beside those of ``MEDIA_TYPE``, in this order; each may be null.
 
@@ -55,7 +56,9 @@ OPTIONAL_MEDIA_FIELDS: Mapping[str, pl.DataType | type[pl.DataType]] = {
 its masks and label maps are cut with it. ``slice``, of a ``volume``: which slice, as ``clinical.volumes`` counts them;
 its ``volume_labels`` are cut there too. ``display``, of a ``dicom`` or ``volume``: a window of
 ``clinical.windowing.DISPLAY_WINDOWS`` that takes the place of the file's own. ``laterality``: left or right, where the
-publisher's tables say so.
+publisher's tables say so. ``frame``, of a ``dicom`` or a ``dicom_mask``: which frame of the file, counted from 0, where
+it is not the first; a ``dicom_mask`` that is a DICOM segmentation has none, as it says itself which pictures its frames
+are of.
 """
 
 
@@ -67,9 +70,10 @@ def media_type(*optional: str) -> pl.Struct:
 MediaKind = Literal["wfdb", "image", "dicom", "volume", "mask", "label_map", "dicom_mask", "volume_labels"]
 """``image``, ``dicom`` (one frame) and ``volume`` (a slice of a NIfTI file) become pictures of the row; their ``part``
 is the view. A mask or label map belongs to the last picture before it. The ``part`` of a ``mask`` and a ``dicom_mask``
-is the name of its foreground; that of a ``label_map`` and of ``volume_labels`` says which values have which name, as in
-``1=tumor;2=stroma`` (``clinical.label_maps``), and for ``volume_labels`` may end in the least volume of an instance, as
-in ``;least_mm3=20``. A scanned ``volume`` has a slice only where the source does not ``expand`` it."""
+is the name of its foreground, and in a DICOM segmentation the label of the segment that is meant; that of a
+``label_map`` and of ``volume_labels`` says which values have which name, as in ``1=tumor;2=stroma``
+(``clinical.label_maps``), and for ``volume_labels`` may end in the least volume of an instance, as in
+``;least_mm3=20``. A scanned ``volume`` has a slice only where the source does not ``expand`` it."""
 
 PICTURE_KINDS: tuple[MediaKind, ...] = ("image", "dicom", "volume")
 MASK_KINDS: tuple[MediaKind, ...] = ("mask", "label_map", "dicom_mask", "volume_labels")

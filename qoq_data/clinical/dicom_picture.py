@@ -67,7 +67,7 @@ def decode_dicom(
         spacing_mm=read.spacing_mm,
         window=window,
         laterality=read.laterality,
-        findings=("burned_in_annotation",) if read.burned_in_annotation else (),
+        findings=tuple(code for code in ("burned_in_annotation", "for_processing") if getattr(read, code)),
     )
 
 

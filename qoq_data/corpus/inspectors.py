@@ -24,7 +24,7 @@ from qoq_data.corpus.pictures import IMAGE_FILE_LIMIT, read_label_volume, read_p
 from qoq_data.corpus.references import MediaReference
 from qoq_data.corpus.render_signals import render_signal, signal_millivolts
 from qoq_data.errors import Reason, RecordError
-from qoq_data.formats.dicom import laterality_of
+from qoq_data.formats.dicom import LATERALITY_KEYWORDS, laterality_of
 from qoq_data.formats.dicom_file import read_header
 from qoq_data.formats.storage import Store
 from qoq_data.recipe import SignalRecipe
@@ -109,6 +109,9 @@ _HEADER = {
     **dict.fromkeys(("instance_number", "rows", "columns"), pl.Int64),
     "burned_in": pl.Boolean,
 }
+_HEADER_KEYWORDS = (
+    *LATERALITY_KEYWORDS, "ViewPosition", "ViewCodeSequence", "InstanceNumber", "Rows", "Columns", "BurnedInAnnotation",
+)  # fmt: skip
 
 
 def _dicom_headers(tree: Store, media: Sequence[MediaReference]) -> Mapping[str, Any]:
@@ -116,7 +119,7 @@ def _dicom_headers(tree: Store, media: Sequence[MediaReference]) -> Mapping[str,
     files = []
     for reference in media:
         if reference.kind == "dicom":
-            header = read_header(tree, reference.path)
+            header = read_header(tree, reference.path, _HEADER_KEYWORDS)
             view = header.item("ViewCodeSequence")
             number = header.number("InstanceNumber")
             burned_in = {"YES": True, "NO": False}.get(header.text("BurnedInAnnotation").upper())

@@ -130,7 +130,7 @@ def _check_windows(name: str, media: pl.DataFrame) -> None:
 
 
 def _check_slices(name: str, media: pl.DataFrame) -> None:
-    """A slice is of a volume and of a known plane, and a display window is of what has stored values."""
+    """A slice is of a volume and of a known plane, a display window of what has stored values, a frame of DICOM."""
     if "slice" in media.columns:
         cuts = media.filter(pl.col("slice").struct.field("plane").is_not_null()).unnest("slice")
         sound = (pl.col("kind") == "volume") & pl.col("plane").is_in(PLANES) & (pl.col("index") >= 0)
@@ -140,6 +140,10 @@ def _check_slices(name: str, media: pl.DataFrame) -> None:
         shown = media.filter(pl.col("display").is_not_null())
         if not bool(shown["kind"].is_in(["dicom", "volume"]).all()):
             raise SourceError(f"{name}: a medium of its item table with a display window is no DICOM file or volume.")
+    if "frame" in media.columns:
+        framed = media.filter(pl.col("frame").is_not_null())
+        if not bool((framed["kind"].is_in(["dicom", "dicom_mask"]) & (framed["frame"] >= 0)).all()):
+            raise SourceError(f"{name}: a frame of its item table is of no DICOM file, or below 0.")
 
 
 def _check_whole_volumes(name: str, items: pl.DataFrame) -> None:

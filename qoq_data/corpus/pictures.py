@@ -26,6 +26,14 @@ from qoq_data.clinical.volumes import NORMAL_AXIS, VIEWS, check_agreement, grey_
 from qoq_data.corpus.references import MediaReference
 from qoq_data.errors import Reason, RecordError
 from qoq_data.formats.dicom import decode_dicom_mask
+from qoq_data.formats.dicom_file import read_dicom_file, read_header
+from qoq_data.formats.dicom_segments import (
+    PLACE_KEYWORDS,
+    Segmentation,
+    is_segmentation,
+    picture_place,
+    read_segmentation,
+)
 from qoq_data.formats.image import MAX_PIXELS, DecodedImage, Fit, decode_image, decode_label_map, decode_mask
 from qoq_data.formats.nifti import Volume, read_labels, read_volume
 from qoq_data.formats.storage import FileIdentity, Store
@@ -81,7 +89,7 @@ def read_picture(tree: Store, reference: MediaReference, fit: Fit | None = None)
     data = tree.read(reference.path, IMAGE_FILE_LIMIT)
     digest = hashlib.sha256(data).hexdigest()
     if reference.kind == "dicom":
-        decoded = decode_dicom(data, reference.path, display=reference.display)
+        decoded = decode_dicom(data, reference.path, frame=reference.frame, display=reference.display)
     elif reference.window is not None:
         decoded = _tiled_picture(data, reference.path)
     else:
@@ -98,11 +106,14 @@ def read_layers(
 ) -> ReadLayers:
     """The structures that a mask or label map marks on a picture of ``full`` size (width, height), in its ``window``.
 
-    ``volume_labels`` are cut where their ``picture`` is. Raises ``RecordError``: what the readers raise, and
-    MASK_SHAPE_MISMATCH.
+    ``volume_labels`` are cut where their ``picture`` is, and of a DICOM segmentation come the frames that lie on it.
+    Raises ``RecordError``: what the readers raise, and MASK_SHAPE_MISMATCH.
     """
     if reference.kind == "volume_labels":
         return _slice_layers(tree, reference, full, picture)
+    if reference.kind == "dicom_mask":
+        mask, digest = _dicom_mask(tree, reference, picture)
+        return _mask_layers(mask, digest, reference, full, window)
     data = tree.read(reference.path, IMAGE_FILE_LIMIT)
     digest = hashlib.sha256(data).hexdigest()
     cut = window or (0, 0, *full)
@@ -116,14 +127,32 @@ def read_layers(
         named = named_masks(labels[part], parse_names(reference.part))
         layers = tuple(Layer(name, mask) for name, mask in named)
         return ReadLayers(layers, digest, (taken, f"values {reference.part}"))
+    return _mask_layers(decode_mask(data, reference.path), digest, reference, full, window)
+
+
+def _mask_layers(
+    mask: Mask, digest: str, reference: MediaReference, full: tuple[int, int], window: Window | None
+) -> ReadLayers:
+    cut = window or (0, 0, *full)
+    taken = f"the window {span(window)}" if window else "the whole mask"
     try:
-        decode = decode_dicom_mask if reference.kind == "dicom_mask" else decode_mask
-        aligned, note = align_mask(decode(data, reference.path), full)
+        aligned, note = align_mask(mask, full)
     except RecordError as error:
         raise RecordError(error.reason, error.detail, reference.path) from error
-    if note:
-        return ReadLayers((Layer(reference.part, aligned[part]),), digest, (note, taken) if window else (note,))
-    return ReadLayers((Layer(reference.part, aligned[part]),), digest, (taken,))
+    layer = Layer(reference.part, aligned[cut[1] : cut[3], cut[0] : cut[2]])
+    return ReadLayers((layer,), digest, ((note, taken) if window else (note,)) if note else (taken,))
+
+
+def _dicom_mask(tree: Store, reference: MediaReference, picture: MediaReference | None) -> tuple[Mask, str]:
+    """The mask in a DICOM file for a picture, and the sha256 of the file."""
+    (data, segmentation), digest = _last_segmentation.read(tree, reference.path)
+    if segmentation is None:
+        return decode_dicom_mask(data, reference.path, frame=reference.frame), digest
+    if picture is None or picture.kind != "dicom" or reference.frame:
+        detail = "a segmentation belongs to a DICOM picture, and no frame of it is named"
+        raise RecordError(Reason.FORMAT_UNSUPPORTED, detail, reference.path)
+    place = picture_place(read_header(tree, picture.path, PLACE_KEYWORDS), picture.frame)
+    return segmentation.mask(reference.part, place), digest
 
 
 def span(window: Window) -> str:
@@ -184,8 +213,15 @@ def _canonical_labels(data: bytes, path: str) -> LabelVolume:
         raise RecordError(error.reason, error.detail, path) from error
 
 
+def _segmentation(data: bytes, path: str) -> tuple[bytes, Segmentation | None]:
+    """A DICOM file with what it is as a segmentation, if it is one: its frames are of many pictures."""
+    file = read_dicom_file(data, path)
+    return data, read_segmentation(file) if is_segmentation(file) else None
+
+
 _last_volume = _Last(_canonical_volume)
 _last_labels = _Last(_canonical_labels)
+_last_segmentation = _Last(_segmentation)
 
 
 def read_label_volume(tree: Store, path: str) -> LabelVolume:

@@ -22,6 +22,7 @@ class MediaReference:
     slice: tuple[str, int] | None = None
     display: str = ""
     laterality: str = ""
+    frame: int = 0
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> MediaReference:
@@ -38,6 +39,7 @@ class MediaReference:
             (cut["plane"], cut["index"]) if cut is not None and cut["plane"] is not None else None,
             entry.get("display") or "",
             entry.get("laterality") or "",
+            entry.get("frame") or 0,
         )
 
 

@@ -6,7 +6,7 @@ Nothing here makes a picture to look at: ``clinical.dicom_picture`` does. No tag
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,12 @@ from qoq_data.formats.dicom_values import (
 )
 from qoq_data.formats.image import MAX_PIXELS
 
-__all__ = ["DicomFrame", "decode_dicom_mask", "laterality_of", "read_dicom_frame"]
+__all__ = ["LATERALITY_KEYWORDS", "DicomFrame", "decode_dicom_mask", "laterality_of", "read_dicom_frame"]
+
+LATERALITY_KEYWORDS: Final = (
+    "ImageLaterality", "Laterality", "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence",
+)  # fmt: skip
+"""What ``laterality_of`` looks at."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +39,8 @@ class DicomFrame:
     """``words`` are stored words [rows, columns] with their ``grey`` description, or RGB uint8 [rows, columns, 3].
 
     ``spacing_mm`` is the (row, column) distance of pixels, empty where the file has none; ``pixel_aspect`` a pixel's
-    height over its width. ``notes`` says in words what was done or found on the way.
+    height over its width. ``for_processing`` says that these are values of a detector, not yet made to be looked at
+    (C.8.11.1.1.1). ``notes`` says in words what was done or found on the way.
     """
 
     words: NDArray[Any]
@@ -47,6 +53,7 @@ class DicomFrame:
     pixel_aspect: float
     laterality: str
     burned_in_annotation: bool
+    for_processing: bool
     notes: tuple[str, ...]
 
 
@@ -58,7 +65,7 @@ def read_dicom_frame(data: bytes, path: str, *, frame: int = 0, max_pixels: int 
     """
     file = read_dicom_file(data, path)
     data_set = file.data_set
-    shape = frame_shape(data_set, max_pixels)
+    shape = frame_shape(file, max_pixels)
     stored = stored_words(file, shape, frame)
     notes = file.notes + stored.notes
     if shape.frames > 1:
@@ -82,6 +89,7 @@ def read_dicom_frame(data: bytes, path: str, *, frame: int = 0, max_pixels: int 
         pixel_aspect=aspect,
         laterality=laterality_of(data_set, frame),
         burned_in_annotation=data_set.text("BurnedInAnnotation").upper() == "YES",
+        for_processing=data_set.text("PresentationIntentType").upper() == "FOR PROCESSING",
         notes=(*notes, "spacing measured at the detector") if of_detector else notes,
     )
 

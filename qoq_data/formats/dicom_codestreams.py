@@ -1,7 +1,9 @@
-"""What compressed frames say of themselves: kind, size, depth, sign and colour, before a decoder sees them.
+"""What compressed frames say of themselves: kind, size, depth and colour, before a decoder sees them.
 
 JPEG and JPEG-LS markers by ITU-T T.81 B.2 and T.87 C.2, JPEG 2000 main headers by T.800 A.5. The sizes are the budget:
-a decoder takes its memory by them, not by the DICOM header.
+a decoder takes its memory by them, not by the DICOM header. pydicom looks into a stream for depth and sign alone
+(``get_j2k_parameters``), and takes its kind from the transfer syntax and its size from the data set: that the stream
+agrees is what has to be seen to here.
 """
 
 from __future__ import annotations
@@ -29,11 +31,11 @@ _J2K_START: Final = b"\xff\x4f\xff\x51"
 
 @dataclass(frozen=True, slots=True)
 class StreamHeader:
-    """``bits`` is the precision of a sample, ``signed`` whether the stream says it has a sign.
+    """``bits`` is the precision of a sample.
 
     ``colour`` is RGB or YBR_FULL where the stream's own markers say which of them is coded, else empty. ``transformed``
-    says that the colour transform of JPEG 2000 is used, which its decoders undo. ``frame_at`` is where the marker of a
-    JPEG's frame stands: what is put there comes after all that the stream says of its colour.
+    says that the colour transform of JPEG 2000 is used, which its decoders undo. ``adobe_transform`` is Adobe's flag of
+    a JPEG, -1 where there is none, and ``frame_at`` where the marker of its frame stands.
     """
 
     kind: StreamKind
@@ -41,15 +43,10 @@ class StreamHeader:
     rows: int
     samples: int
     bits: int
-    signed: bool = False
     colour: str = ""
     transformed: bool = False
+    adobe_transform: int = -1
     frame_at: int = 0
-
-
-def starts_stream(data: bytes) -> bool:
-    """Whether bytes begin as a JPEG, JPEG-LS or JPEG 2000 stream."""
-    return data[:3] == b"\xff\xd8\xff" or data[:4] == _J2K_START or data[:12] == _JP2_BOX
 
 
 def has_end(data: bytes, stream: StreamHeader) -> bool:
@@ -89,7 +86,9 @@ def _jpeg(data: bytes, path: str) -> StreamHeader:
             ids = bytes(segment[6 + 3 * place] for place in range(min(samples, 3)))
             colour = _jpeg_colour(ids, jfif, transform) if samples == 3 else ""
             kind = "jpeg_12bit" if _SOF_KINDS[marker] == "jpeg" and bits > 8 else _SOF_KINDS[marker]
-            return StreamHeader(kind, columns, rows, samples, bits, colour=colour, frame_at=at - 2)
+            return StreamHeader(
+                kind, columns, rows, samples, bits, colour=colour, adobe_transform=transform, frame_at=at - 2
+            )
         if marker in (0xDA, 0xD9):
             raise RecordError(Reason.IMAGE_UNDECODABLE, "the compressed frame has no frame header", path)
         if marker == 0xE0 and segment[:5] == b"JFIF\0":
@@ -123,6 +122,4 @@ def _jpeg_2000(data: bytes, start: int) -> StreamHeader:
             transformed = data[at + 8] != 0
         at += 2 + struct.unpack_from(">H", data, at + 2)[0]
     columns, rows = size[2] - size[4], size[3] - size[5]
-    return StreamHeader(
-        kind, columns, rows, samples, (depth & 0x7F) + 1, signed=depth >= 0x80, transformed=transformed and samples == 3
-    )
+    return StreamHeader(kind, columns, rows, samples, (depth & 0x7F) + 1, transformed=transformed and samples == 3)

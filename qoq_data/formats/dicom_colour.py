@@ -27,7 +27,7 @@ def eight_bit_colour(data_set: DataSet, stored: StoredWords) -> tuple[NDArray[np
     if stored.photometric == "PALETTE COLOR":
         if layout.allocated == 32:
             raise RecordError(Reason.FORMAT_UNSUPPORTED, "a palette for words of 32 bits is not read", data_set.path)
-        table = palette_colours(data_set, word_values(np.arange(1 << layout.allocated), layout), layout.signed)
+        table = palette_colours(data_set, word_values(np.arange(1 << layout.allocated), layout))
         return table[stored.words], ("palette to RGB",)
     if layout.signed:
         raise RecordError(Reason.HEADER_MISMATCH, "colour has no sign", data_set.path)

@@ -6,7 +6,9 @@ in JPEG 2000 those who write it wrongly leave it out. Samples are read as that m
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from functools import cache
+from io import BytesIO
+from struct import unpack, unpack_from
 from typing import Any, Final
 
 import numpy as np
@@ -14,41 +16,53 @@ from numpy.typing import NDArray
 
 from qoq_data.errors import Reason, RecordError
 from qoq_data.formats.dicom_codestreams import StreamHeader, StreamKind, has_end, stream_header
-from qoq_data.formats.dicom_elements import PIXEL_DATA
-from qoq_data.formats.dicom_file import NATIVE, DicomFile
-from qoq_data.formats.dicom_fragments import compressed_frame
+from qoq_data.formats.dicom_elements import DataSet, guarded
+from qoq_data.formats.dicom_file import NATIVE, DicomFile, PixelElement
 from qoq_data.formats.dicom_shape import FrameShape, StoredWords
 from qoq_data.formats.dicom_values import WordLayout
 from qoq_data.formats.isolated import ChildError, Isolated
 
-RLE: Final = "1.2.840.10008.1.2.5"
-_JPEG: Final = "1.2.840.10008.1.2.4."
-
-KINDS: Final[dict[str, tuple[StreamKind, ...]]] = {
-    **dict.fromkeys((f"{_JPEG}{number}" for number in (50, 51, 53, 55)), ("jpeg", "jpeg_12bit")),
-    **dict.fromkeys((f"{_JPEG}{number}" for number in (57, 70)), ("jpeg_lossless",)),
-    **dict.fromkeys((f"{_JPEG}{number}" for number in (80, 81)), ("jpeg_ls",)),
-    **dict.fromkeys((f"{_JPEG}{number}" for number in (90, 91)), ("jpeg_2000",)),
-    **dict.fromkeys((f"{_JPEG}{number}" for number in (201, 202, 203)), ("htj2k",)),
-    RLE: ("rle",),
-}
-"""Transfer syntaxes that are decoded, and what their streams are."""
-
 DECODING: Final = Isolated("qoq_data.formats.dicom_decoders")
 
+_NO_TABLE: Final = b"\xfe\xff\0\xe0\0\0\0\0"
+"""The item of an empty offset table."""
 
-def compressed_words(file: DicomFile, shape: FrameShape, frame: int) -> StoredWords:
+
+@cache
+def stream_kinds() -> dict[str, tuple[StreamKind, ...]]:
+    """Transfer syntaxes that are decoded, and what their streams are."""
+    from pydicom import uid
+
+    return {
+        **dict.fromkeys((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit), ("jpeg", "jpeg_12bit")),
+        **dict.fromkeys((uid.JPEGLossless, uid.JPEGLosslessSV1), ("jpeg_lossless",)),
+        **dict.fromkeys(uid.JPEGLSTransferSyntaxes, ("jpeg_ls",)),
+        **dict.fromkeys((uid.JPEG2000Lossless, uid.JPEG2000), ("jpeg_2000",)),
+        **dict.fromkeys((uid.HTJ2KLossless, uid.HTJ2KLosslessRPCL, uid.HTJ2K), ("htj2k",)),
+        uid.RLELossless: ("rle",),
+    }
+
+
+def compressed_words(file: DicomFile, pixels: PixelElement, shape: FrameShape, frame: int) -> StoredWords:
     """The words of a frame counted from 0.
 
     Raises ``RecordError``: FORMAT_UNSUPPORTED, HEADER_MISMATCH, OVER_BUDGET, FILE_TRUNCATED, IMAGE_UNDECODABLE, and
     READER_CRASHED where the decoding process died or hung.
     """
     path = file.data_set.path
-    if file.syntax and file.syntax not in KINDS and file.syntax not in NATIVE:
+    if file.syntax and file.syntax not in stream_kinds() and file.syntax not in NATIVE:
         raise RecordError(Reason.FORMAT_UNSUPPORTED, "pixels of this transfer syntax are not decoded", path)
-    stream, data = _stream(file, shape, frame)
+    kinds = stream_kinds().get(file.syntax, ())
+    data = compressed_frame(file.data_set, file.body, pixels.start, shape.frames, frame)
+    if kinds == ("rle",):
+        stream = StreamHeader("rle", shape.columns, shape.rows, shape.samples, shape.layout.allocated)
+    else:
+        stream = stream_header(data, path)
+        _check(stream, shape, path)
+        if not has_end(data, stream):
+            raise RecordError(Reason.FILE_TRUNCATED, "the compressed frame has no end", path)
     notes: tuple[str, ...] = ()
-    if stream.kind not in KINDS.get(file.syntax, ()):
+    if stream.kind not in kinds:
         notes = (f"compressed as {stream.kind.replace('_', ' ')}, whatever the transfer syntax says",)
     layout = shape.layout
     if stream.kind != "rle":
@@ -56,36 +70,61 @@ def compressed_words(file: DicomFile, shape: FrameShape, frame: int) -> StoredWo
             notes = (*notes, f"samples of {stream.bits} bits where the header says {layout.stored}")
         layout = WordLayout(8 if stream.bits <= 8 else 16, stream.bits, stream.bits - 1, layout.signed)
     colour = _colour(stream, shape.photometric)
-    words, settled, more = _decoded(stream, data, colour, layout, path)
-    if settled == "RGB" != colour:
-        more = (*more, "YBR to RGB")
-    return StoredWords(words, layout, settled or colour, notes + more)
+    words, decoder, used = _decoded(stream, data, layout, path)
+    if decoder == "pillow" and stream.adobe_transform > 0 and colour != "RGB":  # which Pillow undoes, pydicom or not
+        return StoredWords(words, layout, "RGB", (*notes, *used, "YBR to RGB"))
+    return StoredWords(words, layout, colour, notes + used)
 
 
-def _stream(file: DicomFile, shape: FrameShape, frame: int) -> tuple[StreamHeader, bytes]:
-    """The bytes of a frame and what they say of themselves, held against the data set."""
-    path = file.data_set.path
-    is_rle = file.syntax == RLE
-    start = file.data_set.elements[PIXEL_DATA].start
-    data = compressed_frame(file.data_set, start, shape.frames, frame, one_each=is_rle)
-    if is_rle:
-        return StreamHeader("rle", shape.columns, shape.rows, shape.samples, shape.layout.allocated), data
-    stream = stream_header(data, path)
-    _check(stream, shape, path)
-    if not has_end(data, stream):
-        raise RecordError(Reason.FILE_TRUNCATED, "the compressed frame has no end", path)
-    return stream, data
+def compressed_frame(data_set: DataSet, body: bytes, start: int, frames: int, frame: int) -> bytes:
+    """The bytes of a frame counted from 0; ``start`` is where the pixel data's items begin.
+
+    pydicom finds it by an offset table, by the number of fragments or by the ends of streams; a table that points to
+    where no fragment begins, or to fewer than there are frames, is kept from it. Raises ``RecordError``:
+    FILE_TRUNCATED, HEADER_MISMATCH, IMAGE_UNDECODABLE.
+    """
+    from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
+
+    path = data_set.path
+    extended: Any = (data_set.raw("ExtendedOffsetTable"), data_set.raw("ExtendedOffsetTableLengths"))
+    with guarded(path, "the row of compressed frames", Reason.IMAGE_UNDECODABLE):
+        stream: Any = BytesIO(body)
+        stream.seek(start)
+        offsets = parse_basic_offsets(stream)
+        first = stream.tell()
+        count, places = parse_fragments(stream)
+        if all(extended):
+            offsets = list(unpack(f"<{len(extended[0]) // 8}Q", extended[0]))
+        if not count or places[-1] + 8 + unpack_from("<I", body, places[-1] + 4)[0] > len(body):
+            raise RecordError(Reason.FILE_TRUNCATED, "the file ends within its pixels", path)
+        if count < frames:
+            detail = f"{count} compressed fragments are found, and {frames} frames are claimed"
+            raise RecordError(Reason.HEADER_MISMATCH, detail, path)
+        begins = {first + offset for offset in offsets}
+        if begins <= set(places) and len(begins) >= frames and offsets == sorted(offsets):
+            stream.seek(start)
+            table = extended if all(extended) else None
+            return get_frame(stream, frame, number_of_frames=frames, extended_offsets=table)
+        return get_frame(_NO_TABLE + body[first:], frame, number_of_frames=frames)
 
 
 def _decoded(
-    stream: StreamHeader, data: bytes, colour: str, layout: WordLayout, path: str
+    stream: StreamHeader, data: bytes, layout: WordLayout, path: str
 ) -> tuple[NDArray[Any], str, tuple[str, ...]]:
-    """(words, the colour that the decoder settled or nothing, what was used in words)."""
-    fields = asdict(replace(stream, colour=colour if stream.samples == 3 else ""))
+    """(words without a sign, the plugin that decoded them, what was used in words)."""
     size = max(1, layout.allocated // 8)
+    options = {
+        "rows": stream.rows,
+        "columns": stream.columns,
+        "samples_per_pixel": stream.samples,
+        "photometric_interpretation": "RGB" if stream.samples == 3 else "MONOCHROME2",
+        "planar_configuration": 0,
+        "bits_allocated": layout.allocated,
+        "bits_stored": stream.bits,
+    }
     expected = stream.rows * stream.columns * stream.samples * size
     try:
-        reply, raw = DECODING.call(fields, data, expected)
+        reply, raw = DECODING.call({"kind": stream.kind, "options": options}, data, expected)
     except ChildError as error:
         raise RecordError(Reason.READER_CRASHED, str(error), path) from error
     if not reply["decoder"]:
@@ -97,7 +136,7 @@ def _decoded(
     used: tuple[str, ...] = (f"decoded by {reply['decoder']}",)
     if reply["failures"]:
         used = (*used, f"after {', '.join(reply['failures'])}")
-    return np.frombuffer(raw, f"<u{size}").reshape(shape), reply["colour"], used
+    return np.frombuffer(raw, f"<u{size}").reshape(shape), reply["decoder"], used
 
 
 def _check(stream: StreamHeader, shape: FrameShape, path: str) -> None:

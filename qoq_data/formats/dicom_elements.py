@@ -1,131 +1,142 @@
-"""Elements of a DICOM data set (PS3.5 7): found without copying, decoded when asked for, within budgets.
+"""Values of a DICOM data set by keyword, as pydicom decodes them, every fault a ``RecordError``.
 
-Only what is asked for is decoded, so that no text of a patient is ever read. Sequences are walked to a stated depth.
-Every fault is a ``RecordError``; private and unknown elements are stepped over.
+pydicom decodes an element when it is asked for, so that no text of a patient ever is. It is lenient where it can be and
+raises what its parts raise, warns, logs, and takes as much memory as a file asks for: what surrounds it here is one
+guard for its faults and one budget for what it reads. The texts of its errors may hold values, and are not passed on.
 """
 
 from __future__ import annotations
 
-import math
+import logging
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+import sys
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
 
 from qoq_data.errors import Reason, RecordError
-from qoq_data.formats.dicom_tags import TAGS
 
-MAX_DEPTH: Final = 24
-"""Most sequences within each other: structured reports have ten; a reader that recurses ends at a few hundred."""
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
 
-MAX_ELEMENTS: Final = 2_000_000
-"""Most elements and items of a file: an enhanced series of 10,000 frames has a fifth of it."""
+    from pydicom.dataelem import DataElement, RawDataElement
+    from pydicom.dataset import Dataset
+
+MAX_PIECES: Final = 1 << 22
+"""Most pieces that are read of a header: two or three an element, three or four an item. An enhanced series of 10,000
+frames has a million; of empty items, which are the worst, so many take a gigabyte."""
 
 UNDEFINED: Final = 0xFFFFFFFF
-ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-PIXEL_DATA: Final = 0x7FE00010
-PIXEL_TAGS: Final = (PIXEL_DATA, 0x7FE00008, 0x7FE00009)
-"""Pixel Data, Float Pixel Data, Double Float Pixel Data."""
-
-_LONG_VRS: Final = frozenset(
-    {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
-)
-_VRS: Final = _LONG_VRS | {
-    b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS",
-    b"ST", b"TM", b"UI", b"UL", b"US",
-}  # fmt: skip
-_WHOLE: Final = {b"US": "H", b"SS": "h", b"UL": "I", b"SL": "i"}
-_BINARY: Final = {**_WHOLE, b"FL": "f", b"FD": "d"}
-_IS_LIMIT: Final = 1 << 31
-_NUMBERS: Final = frozenset({*_BINARY, b"DS", b"IS"})
+_WHOLE_LIMIT: Final = 1 << 31
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
-    """Where a value stands: ``length`` bytes from ``start``, of this VR (empty: implicit); UNDEFINED as it is."""
+@contextmanager
+def guarded(path: str, what: str = "the header", reason: Reason = Reason.HEADER_INVALID) -> Iterator[None]:
+    """pydicom at work: without a warning or a line in the log, and with a ``RecordError`` for whatever it raises.
 
-    vr: bytes
-    start: int
-    length: int
-    items: tuple[DataSet, ...] | None = None
+    OVER_BUDGET, FILE_TRUNCATED where bytes end too early, FILE_UNREADABLE, else ``reason``. The settings are pydicom's
+    and Python's globals: use processes, not threads.
+    """
+    from pydicom.config import disable_value_validation
 
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """How a data set is written (PS3.5 7.1, 7.3)."""
-
-    explicit: bool
-    big_endian: bool
-
-    @property
-    def order(self) -> str:
-        return ">" if self.big_endian else "<"
-
-
-IMPLICIT_LITTLE: Final = Encoding(explicit=False, big_endian=False)
+    log = logging.getLogger("pydicom")
+    propagates, log.propagate = log.propagate, False
+    try:
+        with warnings.catch_warnings(), disable_value_validation():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:  # noqa: BLE001 - a damaged file was seen to raise a dozen kinds
+        raise _fault(error, path, what, reason) from None
+    finally:
+        log.propagate = propagates
 
 
-@dataclass(frozen=True, eq=False)
+def _fault(error: Exception, path: str, what: str, reason: Reason) -> RecordError:
+    """pydicom turns some errors that come out of reading into others: the first one that is ours or a budget counts."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, RecordError):
+            return link
+        if isinstance(link, RecursionError):
+            return RecordError(Reason.OVER_BUDGET, f"{what} has too many sequences within each other", path)
+        if isinstance(link, MemoryError):
+            return RecordError(Reason.OVER_BUDGET, "there is not enough memory for it", path)
+        link = link.__context__
+    if isinstance(error, OSError) and error.errno is not None:
+        return RecordError(Reason.FILE_UNREADABLE, "the file cannot be read", path)
+    if isinstance(error, (struct.error, EOFError, OSError)):
+        return RecordError(Reason.FILE_TRUNCATED, f"{what} ends too early", path)
+    return RecordError(reason, f"{what} cannot be read ({type(error).__name__})", path)
+
+
+def is_cut(element: DataElement | RawDataElement) -> bool:
+    """Whether the file ends within the value, which pydicom lets pass."""
+    length = getattr(element, "length", UNDEFINED)
+    return length != UNDEFINED and len(element.value or b"") < length
+
+
+class Pieces:
+    """A file of ``size`` bytes as pydicom reads it, no more than ``MAX_PIECES`` times and never beyond its end."""
+
+    def __init__(self, file: BinaryIO, size: int, path: str) -> None:
+        self.seek, self.tell = file.seek, file.tell
+        self._read, self.size, self._path = file.read, size, path
+        self._left = MAX_PIECES
+
+    def read(self, size: int = -1) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise RecordError(Reason.OVER_BUDGET, "the header has too many elements", self._path)
+        return self._read(min(size, self.size) if size >= 0 else self.size)
+
+
 class DataSet:
-    """A data set by tag, its values still in the bytes of the file. ``end`` is where reading it stopped."""
+    """The values of a data set, or of an item of a sequence; each method raises ``RecordError``.
 
-    data: bytes
-    path: str
-    encoding: Encoding
-    depth: int
-    elements: Mapping[int, Element] = field(repr=False)
-    end: int
-    walked: dict[str, tuple[DataSet, ...]] = field(default_factory=dict, repr=False)
+    FILE_TRUNCATED for a value that is longer than what there is of it, HEADER_INVALID for one that is not what it is
+    asked for.
+    """
+
+    def __init__(self, elements: Dataset, path: str) -> None:
+        self.elements = elements
+        self.path = path
+        self._items: dict[str, tuple[DataSet, ...]] = {}
 
     def __contains__(self, keyword: str) -> bool:
         """Whether the element is there and not empty."""
-        element = self.elements.get(TAGS[keyword][0])
-        return element is not None and element.length != 0
+        element = self._stored(keyword)
+        return element is not None and not getattr(element, "is_empty", not element.value)
+
+    @property
+    def order(self) -> str:
+        """The byte order, as ``struct`` and numpy write it."""
+        return ">" if self.elements.original_encoding[1] is False else "<"
 
     def raw(self, keyword: str) -> bytes:
-        """The value's bytes, empty where there is none; raises FILE_TRUNCATED for one that leaves the file."""
-        element = self.elements.get(TAGS[keyword][0])
-        if element is None or element.length in (0, UNDEFINED):
-            return b""
-        if element.start + element.length > len(self.data):
-            raise RecordError(Reason.FILE_TRUNCATED, f"{keyword} is longer than the file", self.path)
-        return self.data[element.start : element.start + element.length]
-
-    def texts(self, keyword: str) -> tuple[str, ...]:
-        """The values of a text element without their padding (PS3.5 6.2)."""
-        return tuple(part.strip(" \0\t\r\n") for part in self.raw(keyword).decode("latin-1").split("\\"))
+        """The value's bytes, empty where there is none."""
+        element = self._stored(keyword)
+        value = b"" if element is None or element.value is None else element.value
+        if not isinstance(value, bytes):
+            raise RecordError(Reason.HEADER_INVALID, f"{keyword} holds no bytes", self.path)
+        return value
 
     def text(self, keyword: str) -> str:
-        """The first value of a text element, empty where there is none."""
-        return self.texts(keyword)[0]
+        """The first value of a text element without its padding (PS3.5 6.2), empty where there is none."""
+        values = self._values(keyword)
+        if not values:
+            return ""
+        if not isinstance(values[0], str):
+            raise RecordError(Reason.HEADER_INVALID, f"{keyword} holds what is no text", self.path)
+        return str(values[0]).strip(" \0\t\r\n")
 
-    def numbers(self, keyword: str, signed: bool = False) -> tuple[float, ...]:
-        """The values of a number element; ``signed`` says how words are meant where the dictionary leaves it open.
-
-        Raises HEADER_INVALID where they are not numbers.
-        """
-        data = self.raw(keyword)
-        if not data:
-            return ()
-        element = self.elements[TAGS[keyword][0]]
-        expected = TAGS[keyword][1].encode()
-        if expected == b"xs":
-            expected = b"SS" if signed else b"US"
-        vr = element.vr if element.vr in (_WHOLE if expected in _WHOLE else _NUMBERS) else expected
-        try:
-            if vr in _BINARY:
-                order = "<" if element.vr == b"UN" else self.encoding.order
-                code = _BINARY[vr]
-                values = struct.unpack(f"{order}{len(data) // struct.calcsize(code)}{code}", data)
-            else:
-                parts = data.decode("ascii").strip(" \0").split("\\")
-                values = tuple(float(part.strip(" \0")) for part in parts) if any(parts) else ()
-        except (struct.error, ValueError) as error:
-            raise RecordError(Reason.HEADER_INVALID, f"{keyword} holds what is no number", self.path) from error
-        limit = _IS_LIMIT if vr == b"IS" else math.inf
-        if not all(abs(value) < limit for value in values):
-            raise RecordError(Reason.HEADER_INVALID, f"{keyword} holds a number beyond what it may be", self.path)
-        return values
+    def numbers(self, keyword: str) -> tuple[float, ...]:
+        """The values of a number element."""
+        values = self._values(keyword)
+        sound = all(isinstance(value, int | float) and abs(value) <= sys.float_info.max for value in values)
+        if not sound:
+            raise RecordError(Reason.HEADER_INVALID, f"{keyword} holds what is no number", self.path)
+        return tuple(float(value) for value in values)
 
     def number(self, keyword: str) -> float | None:
         """The first value of a number element."""
@@ -133,156 +144,62 @@ class DataSet:
         return values[0] if values else None
 
     def integer(self, keyword: str, default: int | None = None) -> int:
-        """The first value of a number element as a whole number; raises HEADER_INVALID where there is none."""
+        """The first value of a number element as a whole number below 2^31 either way."""
         value = self.number(keyword)
         if value is None and default is not None:
             return default
-        if value is None or value != int(value):
-            what = "is missing" if value is None else "is no whole number"
+        if value is None or not value.is_integer() or abs(value) >= _WHOLE_LIMIT:
+            what = "is missing" if value is None else "is no whole number, or beyond what one may be"
             raise RecordError(Reason.HEADER_INVALID, f"{keyword} {what}", self.path)
         return int(value)
 
     def items(self, keyword: str) -> tuple[DataSet, ...]:
         """The items of a sequence, none where it is not there."""
-        element = self.elements.get(TAGS[keyword][0])
-        if element is None or element.length == 0:
-            return ()
-        if element.items is not None:
-            return element.items
-        if keyword in self.walked:
-            return self.walked[keyword]
-        encoding = IMPLICIT_LITTLE if element.vr == b"UN" else self.encoding  # PS3.5 6.2.2, note 2
-        walk = _Walk(self.data, self.path, min(len(self.data), element.start + element.length))
-        items, _ = walk.sequence(element.start, element.start + element.length, encoding, self.depth + 1)
-        return self.walked.setdefault(keyword, items)
+        if keyword not in self._items:
+            with guarded(self.path):
+                self._items[keyword] = self._read_items(keyword)
+        return self._items[keyword]
 
     def item(self, keyword: str) -> DataSet | None:
         """The first item of a sequence."""
         items = self.items(keyword)
         return items[0] if items else None
 
+    def _read_items(self, keyword: str) -> tuple[DataSet, ...]:
+        """pydicom has read those of undefined length; the others it would decode without a budget if just asked."""
+        from io import BytesIO
 
-def read_data_set(data: bytes, path: str, start: int, encoding: Encoding) -> DataSet:
-    """The elements from ``start`` up to the pixels, or to the end; the element of the pixels is the last in it.
+        from pydicom.dataelem import RawDataElement
+        from pydicom.filereader import read_sequence
+        from pydicom.sequence import Sequence
 
-    Raises ``RecordError``: OVER_BUDGET for too many or too deeply nested elements, HEADER_INVALID where they cannot be
-    told apart. What is cut short ends there; who asks for a value that is cut off is told so.
-    """
-    return _Walk(data, path, len(data)).data_set(start, len(data), encoding, 0, stop_at_pixels=True)
+        element = self._stored(keyword)
+        if element is None or not element.value:
+            return ()
+        found: Any = element.value
+        if isinstance(element, RawDataElement) and element.VR in (None, "SQ", "UN"):
+            size = len(found)
+            pieces: Any = Pieces(BytesIO(found), size, self.path)
+            found = read_sequence(pieces, element.is_implicit_VR, element.is_little_endian, size, "iso8859")
+        if not isinstance(found, Sequence):
+            raise RecordError(Reason.HEADER_INVALID, f"{keyword} is no sequence", self.path)
+        self.elements.add_new(keyword, "SQ", found)  # which tells the items of the sign of the pixels
+        return tuple(DataSet(item, self.path) for item in found)
 
+    def _stored(self, keyword: str) -> DataElement | RawDataElement | None:
+        """The element with its value as it stands in the file, or as pydicom has made it already."""
+        element: DataElement | RawDataElement | None = self.elements.get_item(keyword)
+        if element is not None and is_cut(element):
+            raise RecordError(Reason.FILE_TRUNCATED, f"{keyword} is longer than the file", self.path)
+        return element
 
-def read_meta(data: bytes, path: str, start: int) -> DataSet:
-    """The file meta information (PS3.10 7.1): the elements of group 0002 from ``start``."""
-    explicit = data[start + 4 : start + 6] in _VRS
-    return _Walk(data, path, len(data)).data_set(
-        start, len(data), Encoding(explicit, big_endian=False), 0, only_group=2
-    )
+    def _values(self, keyword: str) -> tuple[Any, ...]:
+        from pydicom.multival import MultiValue
 
-
-def looks_explicit(data: bytes, start: int) -> bool:
-    """Whether the element at ``start`` has a VR that the standard knows."""
-    return data[start + 4 : start + 6] in _VRS
-
-
-class _Walk:
-    """One pass over the bytes of a file; counts what it meets."""
-
-    def __init__(self, data: bytes, path: str, end: int) -> None:
-        self.data = data
-        self.path = path
-        self.file_end = end
-        self.met = 0
-
-    def data_set(
-        self,
-        start: int,
-        end: int,
-        encoding: Encoding,
-        depth: int,
-        *,
-        stop_at_pixels: bool = False,
-        only_group: int | None = None,
-    ) -> DataSet:
-        data = self.data
-        order = encoding.order
-        tag_of, short, long = struct.Struct(f"{order}HH"), struct.Struct(f"{order}H"), struct.Struct(f"{order}I")
-        elements: dict[int, Element] = {}
-        at = start
-        while at + 8 <= end:
-            group, number = tag_of.unpack_from(data, at)
-            tag = group << 16 | number
-            if tag == ITEM_END:
-                at += 8
-                break
-            if only_group is not None and group != only_group:
-                break
-            self._count()
-            vr = data[at + 4 : at + 6] if encoding.explicit else b""
-            if encoding.explicit and vr not in _VRS and not (vr.isalpha() and vr.isupper()):
-                vr = b""  # written implicitly within an explicit data set, as some writers do
-            if vr in _LONG_VRS:
-                if at + 12 > end:
-                    break
-                length, value = long.unpack_from(data, at + 8)[0], at + 12
-            elif vr:
-                length, value = short.unpack_from(data, at + 6)[0], at + 8
-            else:
-                length, value = long.unpack_from(data, at + 4)[0], at + 8
-            if stop_at_pixels and tag in PIXEL_TAGS:
-                elements[tag] = Element(vr, value, length)
-                return DataSet(data, self.path, encoding, depth, elements, at)
-            items = None
-            after = value + length
-            if length == UNDEFINED:
-                items, after = self._undefined(value, end, vr, encoding, depth)
-            elements[tag] = Element(vr, value, length, items)
-            at = after
-        return DataSet(data, self.path, encoding, depth, elements, at)
-
-    def sequence(self, start: int, end: int, encoding: Encoding, depth: int) -> tuple[tuple[DataSet, ...], int]:
-        """Items from ``start``, and where they end (PS3.5 7.5)."""
-        if depth > MAX_DEPTH:
-            raise RecordError(Reason.OVER_BUDGET, f"more than {MAX_DEPTH} sequences within each other", self.path)
-        header = struct.Struct(f"{encoding.order}HHI")
-        items = []
-        at = start
-        end = min(end, self.file_end)
-        while at + 8 <= end:
-            group, number, length = header.unpack_from(self.data, at)
-            tag = group << 16 | number
-            at += 8
-            if tag == SEQUENCE_END:
-                break
-            if tag != ITEM:
-                raise RecordError(Reason.HEADER_INVALID, "a sequence holds what is no item", self.path)
-            self._count()
-            item = self.data_set(at, end if length == UNDEFINED else min(end, at + length), encoding, depth)
-            at = item.end if length == UNDEFINED else at + length
-            items.append(item)
-        return tuple(items), at
-
-    def _undefined(
-        self, start: int, end: int, vr: bytes, encoding: Encoding, depth: int
-    ) -> tuple[tuple[DataSet, ...] | None, int]:
-        """Items of a sequence of undefined length, or None for fragments, and where it ends."""
-        if vr in (b"OB", b"OW"):
-            return None, self._past_fragments(start, end, encoding)
-        inner = IMPLICIT_LITTLE if vr == b"UN" else encoding  # PS3.5 6.2.2, note 2
-        return self.sequence(start, end, inner, depth + 1)
-
-    def _past_fragments(self, start: int, end: int, encoding: Encoding) -> int:
-        header = struct.Struct(f"{encoding.order}HHI")
-        at = start
-        while at + 8 <= end:
-            group, number, length = header.unpack_from(self.data, at)
-            at += 8
-            if group << 16 | number != ITEM:
-                break
-            self._count()
-            at += length
-        return at
-
-    def _count(self) -> None:
-        self.met += 1
-        if self.met > MAX_ELEMENTS:
-            raise RecordError(Reason.OVER_BUDGET, f"more than {MAX_ELEMENTS} elements", self.path)
+        if keyword not in self:
+            return ()
+        with guarded(self.path):
+            value = self.elements[keyword].value
+        if isinstance(value, list | MultiValue):
+            return tuple(value)
+        return () if value is None or value == "" else (value,)

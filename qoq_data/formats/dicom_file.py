@@ -1,19 +1,26 @@
-"""A DICOM file to its data set: preamble, meta information, transfer syntax, and what is true of it (PS3.10 7).
+"""A DICOM file to its data set by pydicom: preamble, meta information, transfer syntax, what is true of it (PS3.10 7).
 
 Real files leave out the preamble or the meta information, and name a transfer syntax that they are not written in; what
-the bytes say is believed, and said in ``notes``. Deflated files are inflated within a budget.
+the bytes say is believed, and said in ``notes``. ``pydicom.dcmread`` does most of it; its parts are called one by
+one, since between them it inflates a data set without a limit, takes a stated byte order without a look at the bytes,
+reads any file at all as DICOM where it may go without a preamble, and drops pixels that have no end.
 """
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from qoq_data.errors import Reason, RecordError
-from qoq_data.formats.dicom_elements import DataSet, Encoding, looks_explicit, read_data_set, read_meta
+from qoq_data.formats.dicom_elements import UNDEFINED, DataSet, Pieces, guarded, is_cut
 from qoq_data.formats.storage import READ_LIMIT, Store
+
+if TYPE_CHECKING:
+    from pydicom.tag import BaseTag
 
 IMPLICIT: Final = "1.2.840.10008.1.2"
 EXPLICIT: Final = "1.2.840.10008.1.2.1"
@@ -24,17 +31,34 @@ NATIVE: Final = (IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN)
 MAX_INFLATED: Final = 1 << 29
 """Most bytes that a deflated data set may become."""
 
-_FIRST_READ: Final = 1 << 16
-"""Bytes that hold the header of nearly every file; where they do not, four times as many are tried."""
+_PIXELS: Final = {0x7FE00010: "PixelData", 0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData"}
+
+
+@dataclass(frozen=True, slots=True)
+class PixelElement:
+    """The element of the pixels: its value is ``length`` bytes from ``start``, or fragments where that is undefined."""
+
+    keyword: str
+    vr: str
+    start: int
+    length: int
+
+    @property
+    def compressed(self) -> bool:
+        return self.length == UNDEFINED
 
 
 @dataclass(frozen=True, eq=False)
 class DicomFile:
-    """``syntax`` is the transfer syntax as claimed, empty where the file has none."""
+    """``syntax`` is the transfer syntax as claimed, empty where the file has none. ``body`` are the bytes that the
+    places in ``pixels`` are of; ``whole`` says that no element before the pixels is cut short."""
 
     data_set: DataSet
     syntax: str
     notes: tuple[str, ...]
+    body: bytes
+    pixels: PixelElement | None
+    whole: bool
 
 
 def read_dicom_file(data: bytes, path: str) -> DicomFile:
@@ -42,71 +66,82 @@ def read_dicom_file(data: bytes, path: str) -> DicomFile:
 
     Raises ``RecordError``: FORMAT_UNSUPPORTED for what is no DICOM file, FILE_TRUNCATED, OVER_BUDGET, HEADER_INVALID.
     """
-    start, notes = _start(data, path)
-    meta = read_meta(data, path, start)
-    syntax = meta.text("TransferSyntaxUID")
-    body, at = data, meta.end
-    if at + 8 > len(data):
-        raise RecordError(Reason.FILE_TRUNCATED, "the file ends before its data set", path)
-    if syntax == DEFLATED:
-        body, at = _inflated(data[at:], path), 0
-    encoding, more = _encoding(body, at, syntax)
-    return DicomFile(read_data_set(body, path, at, encoding), syntax, (*notes, *more))
+    with guarded(path):
+        return _read(BytesIO(data), len(data), path, (), data)
 
 
-def read_header(tree: Store, path: str) -> DataSet:
-    """The data set of a file in a raw tree up to its pixels, reading no more of a local file than needed."""
+def read_header(tree: Store, path: str, keywords: Sequence[str]) -> DataSet:
+    """These values of a file in a raw tree, reading no more of a local file than needed; raises as
+    ``read_dicom_file``, and FILE_UNREADABLE."""
     size = tree.identity(path).size
-    if tree.folder is None or not Path(tree.full_path(path)).is_file():
+    full = Path(tree.full_path(path))
+    if tree.folder is None or not full.is_file():
         return read_dicom_file(tree.read(path), path).data_set
-    wanted = _FIRST_READ
-    try:
-        with Path(tree.full_path(path)).open("rb") as file:
-            while wanted < min(size, READ_LIMIT):
-                file.seek(0)
-                found = _whole_header(file.read(wanted), path)
-                if found is not None:
-                    return found
-                wanted *= 4
-    except OSError as error:
-        raise RecordError(Reason.FILE_UNREADABLE, "the file cannot be read", path) from error
-    return read_dicom_file(tree.read(path), path).data_set
+    with guarded(path), full.open("rb") as file:
+        found = _read(file, size, path, keywords, b"")
+    if found.pixels is None and not found.whole:
+        raise RecordError(Reason.FILE_TRUNCATED, "the file ends within its header", path)
+    return found.data_set
 
 
-def _whole_header(data: bytes, path: str) -> DataSet | None:
-    """The data set if these first bytes of a file reach its pixels."""
-    try:
-        data_set = read_dicom_file(data, path).data_set
-    except RecordError:
-        return None  # what is cut anywhere may look like any fault: the whole file is judged then
-    return data_set if any(keyword in data_set for keyword in ("PixelData", "FloatPixelData")) else None
+def _read(file: BinaryIO, size: int, path: str, keywords: Sequence[str], body: bytes) -> DicomFile:
+    from pydicom.filereader import data_element_offset_to_value, read_dataset, read_preamble
+    from pydicom.tag import Tag
+
+    source: Any = Pieces(file, size, path)
+    _check_start(source.read(132), path)
+    source.seek(0)
+    notes = () if read_preamble(source, force=True) else ("no preamble",)
+    meta = read_dataset(source, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, *_: tag >> 16 != 2)
+    syntax = DataSet(meta, path).text("TransferSyntaxUID")
+    if syntax == DEFLATED:
+        body = _inflated(source.read(READ_LIMIT), path)
+        source = Pieces(BytesIO(body), len(body), path)
+    start = source.tell()
+    first = source.read(8)
+    if len(first) < 8:
+        raise RecordError(Reason.FILE_TRUNCATED, "the file ends before its data set", path)
+    source.seek(start)
+    claimed = (syntax == IMPLICIT, syntax != BIG_ENDIAN)
+    met: list[tuple[BaseTag, str | None, int]] = []
+
+    def at_pixels(tag: BaseTag, vr: str | None, length: int) -> bool:
+        if tag in _PIXELS:
+            met.append((tag, vr, length))
+        return tag in _PIXELS
+
+    elements = read_dataset(
+        source, claimed[0], _is_little_endian(first, claimed[1]), stop_when=at_pixels,
+        specific_tags=[Tag(keyword) for keyword in keywords],
+    )  # fmt: skip
+    is_implicit, is_little_endian = elements.original_encoding
+    if not syntax:
+        notes = (*notes, "no transfer syntax")
+    elif (is_implicit, is_little_endian) != claimed:
+        notes = (*notes, "not written in the transfer syntax that it names")
+    pixels = None
+    if met:
+        tag, vr, length = met[-1]
+        place = source.tell() + data_element_offset_to_value(bool(is_implicit), vr)
+        pixels = PixelElement(_PIXELS[tag], vr or "OW", place, length)
+    is_read = len(elements) > 0 and source.tell() <= source.size
+    whole = is_read and not any(is_cut(element) for element in elements.elements())
+    return DicomFile(DataSet(elements, path), syntax, notes, body, pixels, whole)
 
 
-def _start(data: bytes, path: str) -> tuple[int, tuple[str, ...]]:
-    if data[128:132] == b"DICM":
-        return 132, ()
-    if data[:4] == b"DICM":
-        return 4, ("no preamble",)
-    group = int.from_bytes(data[:2], "little")
-    if group in (2, 8) or (data[:2] == b"\0\x08" and looks_explicit(data, 0)):
-        return 0, ("no preamble",)
-    if len(data) < 132:
-        raise RecordError(Reason.FILE_TRUNCATED, f"a file of {len(data)} bytes is no DICOM file", path)
+def _check_start(head: bytes, path: str) -> None:
+    """By the preamble, or by the group of the first element: meta information, or an identification."""
+    if head[128:] == b"DICM" or head[:2] in (b"\2\0", b"\x08\0") or (head[:2] == b"\0\x08" and head[4:6].isalpha()):
+        return
+    if len(head) < 132:
+        raise RecordError(Reason.FILE_TRUNCATED, f"a file of {len(head)} bytes is no DICOM file", path)
     raise RecordError(Reason.FORMAT_UNSUPPORTED, "the file does not begin as DICOM", path)
 
 
-def _encoding(data: bytes, at: int, syntax: str) -> tuple[Encoding, tuple[str, ...]]:
-    """How the data set is written: by its first element where that contradicts the transfer syntax."""
-    explicit = looks_explicit(data, at)
-    low, high = data[at], data[at + 1]
-    big = syntax == BIG_ENDIAN
-    if (low, high) != (0, 0) and 0 in (low, high):  # the group of a first element is below 0100
-        big = low == 0
-    claimed = Encoding(syntax != IMPLICIT, syntax == BIG_ENDIAN)
-    found = Encoding(explicit, big)
-    if not syntax:
-        return found, ("no transfer syntax",)
-    return found, () if found == claimed else ("not written in the transfer syntax that it names",)
+def _is_little_endian(first: bytes, claimed: bool) -> bool:
+    """By the group of the first element, which is below 0100, where it says anything."""
+    low, high = first[:2]
+    return high == 0 if (low, high) != (0, 0) and 0 in (low, high) else claimed
 
 
 def _inflated(data: bytes, path: str) -> bytes:

@@ -1,4 +1,8 @@
-"""Palettes of DICOM images, whole or in segments (PS3.3 C.7.6.3.1.5, C.7.6.3.1.6 and C.7.9.2)."""
+"""Palettes of DICOM images, whole or in segments (PS3.3 C.7.6.3.1.5, C.7.6.3.1.6 and C.7.9.2).
+
+``pydicom.pixels.apply_color_lut`` takes tables of big-endian files as little-endian, refuses 8-bit ones of odd length,
+turns values beyond 255 round in them, and expands segments that refer to themselves without an end.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from qoq_data.formats.dicom_elements import DataSet
 from qoq_data.formats.dicom_values import table_entries, table_shape
 
 
-def palette_colours(data_set: DataSet, values: NDArray[Any], signed: bool) -> NDArray[np.uint8]:
+def palette_colours(data_set: DataSet, values: NDArray[Any]) -> NDArray[np.uint8]:
     """RGB uint8 [n, 3] of n stored values; those beyond an end of the palette have the colour of its end.
 
     Raises HEADER_INVALID for a palette that is missing, short, or of other than 8 or 16 bits.
@@ -20,7 +24,7 @@ def palette_colours(data_set: DataSet, values: NDArray[Any], signed: bool) -> ND
     colours = np.empty((len(values), 3), np.uint8)
     for place, colour in enumerate(("Red", "Green", "Blue")):
         keyword = f"{colour}PaletteColorLookupTable"
-        count, first, bits = table_shape(data_set, f"{keyword}Descriptor", signed)
+        count, first, bits = table_shape(data_set, f"{keyword}Descriptor")
         if bits not in (8, 16):
             raise RecordError(Reason.HEADER_INVALID, f"a palette of {bits} bits cannot be", data_set.path)
         if f"{keyword}Data" in data_set:
@@ -35,7 +39,7 @@ def palette_colours(data_set: DataSet, values: NDArray[Any], signed: bool) -> ND
 def _segments(data_set: DataSet, keyword: str, count: int, bits: int) -> NDArray[np.int64]:
     """Discrete (0), linear (1) and indirect (2) segments, expanded to ``count`` entries (C.7.9.2)."""
     data = data_set.raw(keyword)
-    order = data_set.encoding.order
+    order = data_set.order
     size = bits // 8
     numbers = np.frombuffer(data[: len(data) // size * size], np.uint8 if size == 1 else f"{order}u2")
     entries: list[int] = []

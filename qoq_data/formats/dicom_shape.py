@@ -8,7 +8,7 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from qoq_data.errors import Reason, RecordError
-from qoq_data.formats.dicom_elements import PIXEL_DATA, DataSet
+from qoq_data.formats.dicom_file import DicomFile
 from qoq_data.formats.dicom_values import WordLayout, word_layout
 
 MAX_FRAMES: Final = 1 << 20
@@ -46,11 +46,11 @@ class StoredWords:
     notes: tuple[str, ...]
 
 
-def frame_shape(data_set: DataSet, max_pixels: int) -> FrameShape:
+def frame_shape(file: DicomFile, max_pixels: int) -> FrameShape:
     """Raises ``RecordError``: HEADER_INVALID, FORMAT_UNSUPPORTED, and OVER_BUDGET before anything is allocated."""
-    path = data_set.path
-    if PIXEL_DATA not in data_set.elements:
-        raise _without_pixels(data_set)
+    data_set, path = file.data_set, file.data_set.path
+    if file.pixels is None or file.pixels.keyword != "PixelData":
+        raise _without_pixels(file)
     rows, columns = data_set.integer("Rows"), data_set.integer("Columns")
     samples = data_set.integer("SamplesPerPixel", 1)
     frames = data_set.integer("NumberOfFrames", 1)
@@ -69,9 +69,10 @@ def frame_shape(data_set: DataSet, max_pixels: int) -> FrameShape:
     return FrameShape(rows, columns, samples, frames, photometric, planar, word_layout(data_set))
 
 
-def _without_pixels(data_set: DataSet) -> RecordError:
-    if "FloatPixelData" in data_set or "DoubleFloatPixelData" in data_set:
-        return RecordError(Reason.FORMAT_UNSUPPORTED, "pixels in floating point are not read", data_set.path)
-    if data_set.end != len(data_set.data) or "Rows" in data_set:
-        return RecordError(Reason.FILE_TRUNCATED, "the file ends before its pixels", data_set.path)
-    return RecordError(Reason.FORMAT_UNSUPPORTED, "the file holds no image", data_set.path)
+def _without_pixels(file: DicomFile) -> RecordError:
+    path = file.data_set.path
+    if file.pixels is not None:
+        return RecordError(Reason.FORMAT_UNSUPPORTED, "pixels in floating point are not read", path)
+    if not file.whole or "Rows" in file.data_set:
+        return RecordError(Reason.FILE_TRUNCATED, "the file ends before its pixels", path)
+    return RecordError(Reason.FORMAT_UNSUPPORTED, "the file holds no image", path)

@@ -97,7 +97,7 @@ def grey_description(data_set: DataSet, frame: int, layout: WordLayout) -> GreyD
         raise RecordError(Reason.FORMAT_UNSUPPORTED, "the picture is not grey", data_set.path)
     transformed = functional_group(data_set, frame, "PixelValueTransformationSequence") or data_set
     voi = functional_group(data_set, frame, "FrameVOILUTSequence") or data_set
-    table = _look_up_table(transformed, "ModalityLUTSequence", layout.signed)
+    table = _look_up_table(transformed, "ModalityLUTSequence")
     slope, intercept = transformed.number("RescaleSlope"), transformed.number("RescaleIntercept")
     if slope == 0:
         raise RecordError(Reason.HEADER_INVALID, "a rescale slope of 0 leaves no picture", data_set.path)
@@ -115,20 +115,26 @@ def grey_description(data_set: DataSet, frame: int, layout: WordLayout) -> GreyD
         rescaled=table is not None or slope is not None or intercept is not None,
         unit=holder.text("ModalityLUTType") if holder is not None else transformed.text("RescaleType"),
         windows=windows,
-        voi_table=_look_up_table(voi, "VOILUTSequence", layout.signed),
+        voi_table=_look_up_table(voi, "VOILUTSequence"),
         padding=_padding(data_set, layout),
         inverse=inverse,
     )
 
 
-def functional_group(data_set: DataSet, frame: int, keyword: str) -> DataSet | None:
-    """The first item of a functional group's sequence for a frame counted from 0, if there is one."""
+def functional_groups(data_set: DataSet, frame: int, keyword: str) -> tuple[DataSet, ...]:
+    """The items of a functional group's sequence for a frame counted from 0: its own, or else those that all share."""
     per_frame = data_set.items("PerFrameFunctionalGroupsSequence")
-    own = per_frame[frame].item(keyword) if frame < len(per_frame) else None
-    if own is not None:
+    own = per_frame[frame].items(keyword) if frame < len(per_frame) else ()
+    if own:
         return own
     shared = data_set.item("SharedFunctionalGroupsSequence")
-    return shared.item(keyword) if shared is not None else None
+    return shared.items(keyword) if shared is not None else ()
+
+
+def functional_group(data_set: DataSet, frame: int, keyword: str) -> DataSet | None:
+    """The first of ``functional_groups``."""
+    groups = functional_groups(data_set, frame, keyword)
+    return groups[0] if groups else None
 
 
 def table_holder(data_set: DataSet, keyword: str) -> DataSet | None:
@@ -141,27 +147,26 @@ def table_entries(data_set: DataSet, keyword: str, count: int, bits: int) -> NDA
     """Entries of a table: in words, or two in a word where they have 8 bits and the length says so (C.7.6.3.1.6)."""
     data = data_set.raw(keyword)
     if len(data) >= 2 * count:
-        order = data_set.encoding.order
-        return np.frombuffer(data, f"{order}u2", count).astype(np.int64)
+        return np.frombuffer(data, f"{data_set.order}u2", count).astype(np.int64)
     if bits <= 8 and len(data) >= count:
         return np.frombuffer(data, np.uint8, count).astype(np.int64)
     raise RecordError(Reason.HEADER_INVALID, f"{keyword} is shorter than its {count} entries", data_set.path)
 
 
-def table_shape(data_set: DataSet, keyword: str, signed: bool) -> tuple[int, int, int]:
+def table_shape(data_set: DataSet, keyword: str) -> tuple[int, int, int]:
     """(entries, first input value, bits) of a table's descriptor, in which 0 entries are 65,536."""
-    numbers = data_set.numbers(keyword, signed)
+    numbers = data_set.numbers(keyword)
     if len(numbers) != 3:
         raise RecordError(Reason.HEADER_INVALID, f"{keyword} has {len(numbers)} values and not 3", data_set.path)
     count, first, bits = (int(number) for number in numbers)
     return (count & 0xFFFF) or 1 << 16, first, bits & 0xFFFF
 
 
-def _look_up_table(data_set: DataSet, keyword: str, signed: bool) -> LookUpTable | None:
+def _look_up_table(data_set: DataSet, keyword: str) -> LookUpTable | None:
     item = table_holder(data_set, keyword)
     if item is None:
         return None
-    count, first, bits = table_shape(item, "LUTDescriptor", signed)
+    count, first, bits = table_shape(item, "LUTDescriptor")
     if not 1 <= bits <= 16:
         raise RecordError(Reason.HEADER_INVALID, f"a look-up table of {bits} bits cannot be", data_set.path)
     entries = table_entries(item, "LUTData", count, bits)
@@ -176,9 +181,9 @@ def _windows(data_set: DataSet) -> tuple[FileWindow, ...]:
 
 def _padding(data_set: DataSet, layout: WordLayout) -> tuple[int, int] | None:
     """The range of stored values that is padding (C.7.5.1.1.2), read by the same bits and sign as the pixels."""
-    found = data_set.numbers("PixelPaddingValue", layout.signed)
+    found = data_set.numbers("PixelPaddingValue")
     if not found:
         return None
-    limit = data_set.numbers("PixelPaddingRangeLimit", layout.signed) or found
+    limit = data_set.numbers("PixelPaddingRangeLimit") or found
     ends = sorted(int(value) for value in word_values(np.array([int(found[0]), int(limit[0])]), layout))
     return ends[0], ends[1]

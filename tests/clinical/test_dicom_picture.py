@@ -263,6 +263,13 @@ def test_burned_in_annotation_is_a_finding(value: str | None, findings: tuple[st
     assert shown(RAMP, {"BurnedInAnnotation": value}).findings == findings
 
 
+@pytest.mark.parametrize("value", ["FOR PROCESSING", "FOR PRESENTATION", None])
+def test_values_of_a_detector_are_a_finding(value: str | None) -> None:
+    """Raw values look like a film and are none: a reader of rows can tell them."""
+    found = shown(RAMP, {"PresentationIntentType": value, "BurnedInAnnotation": "YES"}).findings
+    assert found == ("burned_in_annotation", "for_processing")[: 2 if value == "FOR PROCESSING" else 1]
+
+
 def test_colour_stays_as_it_is_and_has_no_window() -> None:
     colour = np.random.default_rng(1).integers(0, 256, (6, 5, 3)).astype(np.uint8)
     attributes = {"WindowCenter": 3, "WindowWidth": 4}

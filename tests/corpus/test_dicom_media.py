@@ -79,6 +79,31 @@ def test_a_display_window_is_the_references(tmp_path: Path) -> None:
     assert read.original is None
 
 
+def test_a_frame_of_a_file_with_several_is_the_one_that_is_named(tmp_path: Path) -> None:
+    films = np.stack([FILM[:64, :64], FILM[:64, :64][::-1], FILM[:64, :64].T])
+    marks = np.zeros((3, 64, 64), np.uint8)
+    marks[1, 10:20, 30:50] = 1
+    put(tmp_path, "films.dcm", films, WindowCenter=60, WindowWidth=128)
+    put(tmp_path, "marks.dcm", marks)
+    entry = {"role": "image", "kind": "dicom", "path": "films.dcm", "part": "", "frame": 1}
+    mark = {"role": "mask", "kind": "dicom_mask", "path": "marks.dcm", "part": "mass", "frame": 1}
+    media = rendered(Store(tmp_path), MediaReference.of(entry), MediaReference.of(mark))
+    hand = np.clip(((films[1] - 59.5) / 127 + 0.5) * 255, 0, 255)
+    stored = np.asarray(Image.open(io.BytesIO(media.images[0])))
+    assert np.abs(stored - hand).mean() < 2
+    assert np.abs(stored - hand[::-1]).mean() > 20
+    assert "frame 2 of 3" in media.provenance[0].taken
+    assert [box.xyxy for box in media.boxes] == [(30, 10, 50, 20)]
+    first = rendered(
+        Store(tmp_path), MediaReference.of(entry | {"frame": None}), MediaReference.of(mark | {"frame": 0})
+    )
+    assert first.images != media.images
+    assert first.boxes == ()
+    with pytest.raises(RecordError) as caught:
+        rendered(Store(tmp_path), MediaReference.of(entry | {"frame": 3}))
+    assert caught.value.reason == Reason.HEADER_MISMATCH
+
+
 def test_headers_are_facts(tree: Store) -> None:
     inspector = INSPECTORS["dicom_headers"]
     seen = RecordingStore(tree.address)

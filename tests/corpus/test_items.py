@@ -209,6 +209,20 @@ def test_a_slice_is_of_a_volume_and_of_a_known_plane(cut: dict[str, Any], change
         scan(volumes(cut, **changed))
 
 
+@pytest.mark.parametrize(
+    ("kind", "frame", "sound"),
+    [("dicom", 0, True), ("dicom", 3, True), ("image", None, True), ("dicom", -1, False), ("image", 0, False)],
+)
+def test_a_frame_is_of_a_dicom_file_and_counted_from_0(kind: str, frame: int | None, sound: bool) -> None:
+    media = [[MEDIUM | {"kind": kind, "frame": frame}, MEDIUM | {"kind": "dicom_mask", "frame": 1}]] * 2
+    table = items(2).with_columns(pl.Series("media", media, pl.List(media_type("frame"))))
+    if sound:
+        assert scan(table).height == 2
+        return
+    with pytest.raises(SourceError, match="a frame of its item table is of no DICOM file, or below 0"):
+        scan(table)
+
+
 @pytest.mark.parametrize("part", ["", "liver", "1=liver;least_mm3=-1", "1=liver;least_mm3=x"])
 def test_the_names_and_the_smallest_volume_of_a_label_volume_are_checked(part: str) -> None:
     table = volumes({"plane": "axial", "index": 1})

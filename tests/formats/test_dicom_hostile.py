@@ -15,7 +15,8 @@ from qoq_data.clinical.dicom_picture import decode_dicom
 from qoq_data.clinical.synthetic_dicom import Attributes, view_attributes, write_dicom
 from qoq_data.errors import RecordError
 from qoq_data.formats.dicom import decode_dicom_mask
-from qoq_data.formats.dicom_file import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT
+from qoq_data.formats.dicom_file import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, read_dicom_file
+from qoq_data.formats.dicom_segments import picture_place, read_segmentation
 from qoq_data.formats.image import DecodedImage
 from tests.formats.dicom_corpus import installed_files
 
@@ -160,6 +161,20 @@ def test_damaged_masks() -> None:
         except RecordError:
             continue
         assert mask.dtype == np.bool_
+
+
+def test_damaged_segmentations() -> None:
+    draw = random.Random("segmentations")
+    data = installed("liver_1frame.dcm")
+    place = picture_place(read_dicom_file(data, "a").data_set)
+    found = 0
+    for _ in range(200):
+        try:
+            segmentation = read_segmentation(read_dicom_file(damaged(data, draw, 4096), "a"), MAX_PIXELS)
+            found += segmentation.mask("Liver", place).dtype == np.bool_
+        except RecordError:
+            continue
+    assert found < 200
 
 
 def test_any_bytes_as_a_file() -> None:
