@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Container, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -76,7 +78,13 @@ def build(source: Source, tree: Path, out: Path, workers: int = 1, rows_per_reco
     """A corpus of the source alone at ``out``; raises the errors of the build."""
     recipe = contract_recipe(source, rows_per_record)
     inputs = [SourceInput(source, recipe.sources[0], Store(tree), synthetic=True)]
-    return build_corpus(recipe, inputs, Store(out), LocalEngine(workers))
+    return build_corpus(recipe, inputs, Store(out), _engine(workers, tuple(sys.path)))
+
+
+@lru_cache(maxsize=2)
+def _engine(workers: int, path: tuple[str, ...]) -> LocalEngine:  # noqa: ARG001
+    """Workers that stay for the next source; those that are there know the modules of the path they started with."""
+    return LocalEngine(workers)
 
 
 def built_corpus(source: Source, folder: Path, workers: int = 1) -> Path:
