@@ -36,10 +36,10 @@ corpus: install
 	$(VENV)/bin/qoq-data view $(DEMO)/corpus --png $(DEMO)/rows.png
 
 test: install-dev
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 test-fast: install-dev
-	$(VENV)/bin/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 check: install-dev
 	$(VENV)/bin/ruff check .

@@ -36,8 +36,6 @@ from qoq_train.training.run_folder import RunFolder
 from qoq_train.training.trainer import Trainer
 from tests.train.test_trainer import VARIED, recipe_of, varied, without_times
 
-pytestmark = pytest.mark.xdist_group("ranks")  # on one worker, so that the processes are started once
-
 REPOSITORY = Path(__file__).resolve().parents[2]
 FAILING = "tests.train.test_distributed:failing"
 
