@@ -20,7 +20,7 @@ _SLICES_AN_EXAM = 246
 
 def write_tables(folder: Path, rows: int, seed: int = 0) -> None:
     """``train.csv`` with ids of twelve hexadecimal digits and exams of 246 slices, a third of them with emboli."""
-    from qoq_data.sources.rspect import IDS, OF_EXAM, ON_SLICE, TABLE
+    from qoq_data.sources._rspect_tree import IDS, OF_EXAM, ON_SLICE, TABLE
 
     rng = np.random.default_rng(seed)
     exam = np.arange(rows) // _SLICES_AN_EXAM

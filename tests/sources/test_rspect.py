@@ -23,7 +23,8 @@ from qoq_data.engines.local import LocalEngine
 from qoq_data.errors import LayoutError, TableError
 from qoq_data.formats.storage import Store
 from qoq_data.sources import rspect, source_of
-from qoq_data.sources.rspect import IDS, OF_EXAM, ON_SLICE, TABLE, Options
+from qoq_data.sources._rspect_tree import IDS, OF_EXAM, ON_SLICE, TABLE
+from qoq_data.sources.rspect import Options
 from tests.corpus.building import ledger_of, make_recipe, rows_of
 
 SOURCE = source_of(rspect)
