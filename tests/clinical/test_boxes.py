@@ -13,7 +13,6 @@ from scipy import ndimage
 
 from qoq_data.clinical.boxes import (
     Box,
-    Transform,
     align_mask,
     boxes_from_labels,
     boxes_from_mask,
@@ -22,6 +21,7 @@ from qoq_data.clinical.boxes import (
     regions_from_labels,
     resize_boxes,
 )
+from qoq_data.clinical.transform import Transform
 from qoq_data.errors import Reason, RecordError
 from qoq_data.formats.image import decode_mask
 

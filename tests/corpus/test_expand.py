@@ -16,7 +16,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from qoq_data.clinical.boxes import Box, Transform, boxes_from_mask
+from qoq_data.clinical.boxes import Box, boxes_from_mask
+from qoq_data.clinical.transform import Transform
 from qoq_data.corpus.build import build_corpus, shard_jobs
 from qoq_data.corpus.expand import expand_items
 from qoq_data.corpus.inspect import inspect_items

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from qoq_data.clinical.boxes import Transform
+from qoq_data.clinical.transform import Transform
 from qoq_data.clinical.volumes import PLANES, box_to_canonical, canonical_axes, canonical_to_stored
 from qoq_data.clinical.windowing import display_window, to_grey, window_levels
 from qoq_data.corpus import pictures
