@@ -36,10 +36,10 @@ corpus: install
 	$(VENV)/bin/qoq-data view $(DEMO)/corpus --png $(DEMO)/rows.png
 
 test: install-dev
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: install-dev
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 check: install-dev
 	$(VENV)/bin/ruff check .

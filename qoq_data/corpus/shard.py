@@ -112,22 +112,31 @@ def rows_to_table(rows: Sequence[Row], buffer: SampleBuffer | None = None) -> pa
     return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
+_IO_ERROR = "File out of specification"  # what polars says of a file that does not take what it writes
+
+
 def write_table(table: pa.Table, file: IO[bytes] | NewFile, compression: Compression) -> None:
     """Write the table as parquet: the same bytes for the same rows."""
     rows_a_group = max(1, ROW_GROUP_BYTES * table.num_rows // max(table.nbytes, 1))
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)  # noqa: S101 - for the type checker: a table is no series
-    frame.write_parquet(
-        file,  # type: ignore[arg-type]
-        compression="uncompressed" if compression == "none" else compression,
-        compression_level=1 if compression == "zstd" else None,
-        statistics=False,
-        row_group_size=min(rows_a_group, max(table.num_rows, 1)),
-        metadata={
-            "huggingface": FEATURES_JSON,
-            "ARROW:schema": base64.b64encode(SCHEMA.serialize().to_pybytes()).decode(),
-        },
-    )
+    try:
+        frame.write_parquet(
+            file,  # type: ignore[arg-type]
+            compression="uncompressed" if compression == "none" else compression,
+            compression_level=1 if compression == "zstd" else None,
+            statistics=False,
+            row_group_size=min(rows_a_group, max(table.num_rows, 1)),
+            metadata={
+                "huggingface": FEATURES_JSON,
+                "ARROW:schema": base64.b64encode(SCHEMA.serialize().to_pybytes()).decode(),
+            },
+        )
+    except pl.exceptions.PolarsError as error:
+        # Python stops at the door of ``write`` too, before its first line, and for polars that is an error like others.
+        if _IO_ERROR in str(error) and isinstance(file, NewFile) and not file.has_failed:
+            raise KeyboardInterrupt from error
+        raise
 
 
 def table_to_parquet(table: pa.Table, compression: Compression) -> bytes:

@@ -42,6 +42,11 @@ class NewFile(io.RawIOBase):
     def sha256(self) -> str:
         return self._digest.hexdigest()
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether a piece could not be written."""
+        return self._failure is not None
+
     def __enter__(self) -> NewFile:
         if self._store.folder is not None:
             full = Path(self._store.full_path(self.temporary))

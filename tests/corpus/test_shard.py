@@ -20,8 +20,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qoq_data.corpus import shard as shard_module
-from qoq_data.corpus.shard import Row, SampleBuffer, check_shard, has_row_schema, rows_to_table, table_to_parquet
-from qoq_data.errors import CorpusError
+from qoq_data.corpus.shard import (
+    Row,
+    SampleBuffer,
+    check_shard,
+    has_row_schema,
+    rows_to_table,
+    table_to_parquet,
+    write_table,
+)
+from qoq_data.errors import CorpusError, StorageError
+from qoq_data.formats.new_file import NewFile
+from qoq_data.formats.storage import Store
 from qoq_data.record import (
     COLUMNS,
     MISSING,
@@ -347,3 +357,22 @@ def test_h03_datasets_loads_an_empty_shard_first_and_a_full_one_after_it(tmp_pat
         "boxes": expected(full[1])["boxes"],
         "empty": [[]] * 6,
     }
+
+
+def test_ctrl_c_at_the_door_of_write_stays_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(self: NewFile, data: Any) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(NewFile, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt), Store(tmp_path).create("data/a.parquet") as file:
+        write_table(rows_to_table([]), file, "lz4")
+    assert not list(tmp_path.rglob("*.p*"))
+
+
+def test_a_disk_that_is_full_is_no_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, data: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(StorageError), Store(tmp_path).create("data/a.parquet") as file:
+        monkeypatch.setattr(os, "write", full)
+        write_table(rows_to_table([]), file, "lz4")
