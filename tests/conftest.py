@@ -14,8 +14,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 WHOLE_BUILDS = (
     "cli", "contract", "engines", "pitfalls", "publish", "view", "verl", "clinical/test_dicom_picture",
     "clinical/test_ecg_features", "clinical/test_ecg_intervals", "clinical/test_fingerprints",
-    "clinical/test_reader_boxes", "clinical/test_volume", "corpus/test_build", "corpus/test_doctor",
-    "corpus/test_expand", "corpus/test_hostile", "corpus/test_inspect", "corpus/test_kill",
+    "clinical/test_reader_boxes", "clinical/test_rotated_copies", "clinical/test_volume", "corpus/test_build",
+    "corpus/test_doctor", "corpus/test_expand", "corpus/test_hostile", "corpus/test_inspect", "corpus/test_kill",
     "corpus/test_real_files", "corpus/test_render", "corpus/test_resume", "corpus/test_shared", "corpus/test_trace",
     "corpus/test_verify", "formats/test_dicom", "formats/test_isolated", "formats/test_nifti_",
     "formats/test_wfdb_hostile", "formats/test_wfdb_real", "formats/test_workbook", "sources/test_aptos",
