@@ -35,17 +35,31 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
+from qoq_data.clinical.ring_spectra import (
+    COARSE,
+    COPY_SHAPE,
+    REFERENCE_RADIUS,
+    RINGS,
+    SHARPNESS,
+    Pictures,
+    Places,
+    Spectra,
+    blur_wanted,
+    coarse_band,
+    pixel_at,
+    power,
+    ring_areas,
+    ring_spectra,
+    share_shown,
+    views,
+)
 
-COPY_SHAPE: Final = (80, 80)
 MAX_ANGLE: Final = 25
 
 AGREEMENT: Final = 0.8
@@ -65,20 +79,11 @@ _BRIGHTNESS: Final = 4.0  # grey levels by which the means of one disc in two co
 _ROUGH_BRIGHTNESS: Final = 12.0  # the same at the angles of candidates, which are up to 3 degrees off
 _NEAR: Final = 0.40  # distance of two candidates
 _PROMISING: Final = 0.7  # least agreement of a candidate at its own two angles
-_RINGS: Final = 12
-_SAMPLES: Final = 64  # round a ring
-_FREQUENCIES: Final = 32
 _TURNS: Final = 192
 _REACH: Final = 3  # degrees about a candidate's angle that registration tries
-_COARSE: Final = 11  # frequencies of a descriptor
 _DIMENSIONS: Final = 64
-_SHARPNESS: Final = 0.0225  # half sides of the original: 0.9 pixels of a thumbnail that shows all of it
 _GRID: Final = (np.arange(COPY_SHAPE[0]) + 0.5) / COPY_SHAPE[0] * 2 - 1
 _ITEMS, _POINTS, _PAIRS = 256, 8192, 256  # sizes of blocks; what they make stays below 100 MB
-
-Pictures = NDArray[np.uint8]
-Places = NDArray[np.intp]
-Spectra = NDArray[np.complex64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,21 +95,8 @@ class _Disc:
     largest: int
 
 
-_INNER: Final = _Disc(0.38, (0, 6, 12, 17, 21, 24), MAX_ANGLE)
+_INNER: Final = _Disc(REFERENCE_RADIUS, (0, 6, 12, 17, 21, 24), MAX_ANGLE)
 _WIDE: Final = _Disc(0.68, (0, 4, 8, 12, 15), 15)
-
-
-def share_shown(angle: float) -> tuple[float, float]:
-    """Shares of the original's width and height that a copy turned by ``angle`` degrees shows, by Augmentor's rule.
-
-    It means to cut the largest upright rectangle without corners; one division of the formula divides by 1 and not by
-    1 - tan², so that the rectangle is lower than wide. Up to 12 degrees that is a plain zoom within 4 %.
-    """
-    radians = math.radians(abs(angle))
-    tangent, canvas = math.tan(radians), math.cos(radians) + math.sin(radians)
-    left = tangent * canvas * (1 - tangent)
-    top = tangent * (canvas - left)
-    return canvas - 2 * left, canvas - 2 * top
 
 
 def copy_thumbnail(pixels: Pictures) -> Pictures:
@@ -161,15 +153,15 @@ def _link(thumbnails: Pictures, members: Places, disc: _Disc, groups: _Groups) -
 
 def _descriptors(thumbnails: Pictures, disc: _Disc) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """A point float32 [n, angles, dimensions] for every picture and angle, and whether its disc has detail enough."""
-    upper = np.triu_indices(_RINGS // 2)
+    upper = np.triu_indices(RINGS // 2)
     twice = np.where(upper[0] == upper[1], 1, math.sqrt(2)).astype(np.float32)
-    products = np.zeros((len(thumbnails), len(disc.angles), _COARSE * len(twice)), np.float32)
+    products = np.zeros((len(thumbnails), len(disc.angles), COARSE * len(twice)), np.float32)
     detailed = np.zeros(products.shape[:2], np.bool_)
     for start in range(0, len(thumbnails), _ITEMS):
         rows = slice(start, start + _ITEMS)
         for place, angle in enumerate(disc.angles):
-            coarse = _spectra(thumbnails[rows], disc.radius, angle)[:_COARSE] @ _coarse_band()
-            norm = np.sqrt(_power(coarse))
+            coarse = ring_spectra(thumbnails[rows], disc.radius, angle)[:COARSE] @ coarse_band()
+            norm = np.sqrt(power(coarse))
             detailed[rows, place] = norm >= LEAST_DETAIL
             coarse = _joined_rings(coarse / np.maximum(norm, LEAST_DETAIL)[:, None])
             size = np.sqrt(np.sqrt((np.abs(coarse) ** 2).sum(axis=2, keepdims=True))) + np.float32(1e-6)
@@ -180,7 +172,7 @@ def _descriptors(thumbnails: Pictures, disc: _Disc) -> tuple[NDArray[np.float32]
 
 
 def _joined_rings(spectra: Spectra) -> Spectra:
-    weights = np.sqrt(_ring_areas())
+    weights = np.sqrt(ring_areas())
     together = np.sqrt(weights[::2] ** 2 + weights[1::2] ** 2)
     return np.asarray(
         spectra[..., ::2] * (weights[::2] / together) + spectra[..., 1::2] * (weights[1::2] / together), np.complex64
@@ -280,13 +272,13 @@ def _register(
     Concordance is twice the covariance over the sum of the variances, of what a blur over two rings takes away; -1
     where mean levels differ by more than ``brightness`` or there is no detail.
     """
-    a, a_mean = _views(first, first_angles, radius)
-    b, b_mean = _views(second, second_angles, radius)
+    a, a_mean = views(first, first_angles, radius)
+    b, b_mean = views(second, second_angles, radius)
     left, right = a.transpose(1, 0, 2, 3), b.transpose(1, 0, 3, 2)
     cross = np.stack([left @ right.conj(), left @ right]).transpose(1, 3, 4, 0, 2)  # pair, angle, angle, parity, wave
     cross = np.concatenate([cross[..., :1], cross[..., 1:] / 2], axis=-1)
     covariance = np.fft.irfft(cross, _TURNS) * _TURNS
-    a_power, b_power = _power(a)[:, :, None], _power(b)[:, None, :]
+    a_power, b_power = power(a)[:, :, None], power(b)[:, None, :]
     comparable = (np.minimum(a_power, b_power) >= LEAST_DETAIL**2) & (
         np.abs(a_mean[:, :, None] - b_mean[:, None, :]) <= brightness
     )
@@ -321,7 +313,7 @@ def _whole_agreement(
     u, v = x / there[0], (-y if flipped else y) / there[1]
     both = (np.abs(u) <= _GRID[-1]) & (np.abs(v) <= _GRID[-1])
     a = _detail(first, shown)[both]
-    b = map_coordinates(_detail(second, there), [_pixel(v[both]), _pixel(u[both])], order=1)
+    b = map_coordinates(_detail(second, there), [pixel_at(v[both]), pixel_at(u[both])], order=1)
     a, b = a - a.mean(), b - b.mean()
     return float((a * b).sum() / max(math.sqrt((a**2).sum() * (b**2).sum()), 1e-9))
 
@@ -331,94 +323,5 @@ def _detail(picture: Pictures, shown: tuple[float, float]) -> NDArray[np.float32
     from scipy.ndimage import gaussian_filter
 
     levels = picture.astype(np.float32)
-    fine, broad = ([_blur_wanted(sigma, share) for share in shown[::-1]] for sigma in (_SHARPNESS, 3 * _SHARPNESS))
+    fine, broad = ([blur_wanted(sigma, share) for share in shown[::-1]] for sigma in (SHARPNESS, 3 * SHARPNESS))
     return np.asarray(gaussian_filter(levels, fine) - gaussian_filter(levels, broad))
-
-
-def _pixel(place: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Pixel of a thumbnail at a place between its edges -1 and 1."""
-    return (place + 1) / 2 * COPY_SHAPE[0] - 0.5
-
-
-def _blur_wanted(sigma: float, share: float) -> float:
-    """Deviation in pixels of the blur that brings a thumbnail to a sharpness of ``sigma`` half sides of its original.
-
-    A pixel is itself a blur of 0.45 pixels; a copy that shows a smaller share has smaller pixels.
-    """
-    pixel = 2 / COPY_SHAPE[0] * share
-    return math.sqrt(max((sigma / pixel) ** 2 - 0.45**2, (0.3 / share) ** 2))
-
-
-def _views(pictures: Pictures, angles: Places, radius: float) -> tuple[Spectra, NDArray[np.float32]]:
-    """Spectra of detail [frequencies, n, k, rings] and mean brightness [n, k] of the discs at angles [n, k]."""
-    spectra = np.empty((_FREQUENCIES, *angles.shape, _RINGS), np.complex64)
-    for angle in np.unique(angles):
-        rows, columns = np.nonzero(angles == angle)
-        spectra[:, rows, columns] = _spectra(pictures[rows], radius, int(angle))
-    means = np.real(spectra[0]) @ np.sqrt(_ring_areas())
-    return (spectra.reshape(_FREQUENCIES, -1, _RINGS) @ _detail_band()).reshape(spectra.shape), means
-
-
-def _power(spectra: Spectra) -> NDArray[np.float32]:
-    """Mean square [...] of what spectra [frequencies, ..., rings] stand for."""
-    return np.asarray((spectra.real**2 + spectra.imag**2).sum(axis=(0, -1)))
-
-
-def _spectra(pictures: Pictures, radius: float, angle: int) -> Spectra:
-    """Fourier series [frequencies, n, rings] round the rings of a disc; their squares add up to its mean square."""
-    levels = pictures.reshape(len(pictures), -1).astype(np.float32)
-    rings = (_sampler(radius, angle) @ levels.T).reshape(_RINGS, _SAMPLES, len(pictures))
-    series = np.fft.rfft(rings.transpose(0, 2, 1), axis=-1)[..., :_FREQUENCIES]
-    series *= (np.sqrt(_ring_areas()) / _SAMPLES)[:, None, None]
-    series[..., 1:] *= math.sqrt(2)
-    return np.ascontiguousarray(series.transpose(2, 1, 0), np.complex64)
-
-
-def _ring_areas() -> NDArray[np.float32]:
-    areas = np.arange(_RINGS) + 0.5
-    return np.asarray(areas / areas.sum(), np.float32)
-
-
-@cache
-def _coarse_band() -> Spectra:
-    return np.ascontiguousarray((_blur(0.63) - _blur(3.15))[:_COARSE])
-
-
-@cache
-def _detail_band() -> Spectra:
-    return np.ascontiguousarray(np.eye(_RINGS, dtype=np.complex64) - _blur(2.0))
-
-
-def _blur(rings: float) -> Spectra:
-    """A Gaussian blur over so many ring widths [frequencies, rings, rings], to multiply spectra with from the right."""
-    radii = np.arange(_RINGS) + 0.5
-    across = np.exp(-0.5 * ((radii[:, None] - radii) / rings) ** 2) * radii
-    across /= across.sum(axis=1, keepdims=True)
-    around = np.exp(-0.5 * (np.arange(_FREQUENCIES)[:, None] * rings / radii) ** 2)
-    weights = np.sqrt(_ring_areas())
-    matrix = around[:, None, :] * (across * weights[:, None] / weights)
-    return np.asarray(matrix.transpose(0, 2, 1), np.complex64)
-
-
-@cache
-def _sampler(radius: float, angle: int) -> csr_matrix:
-    """Weights [rings x samples, pixels] that sample a thumbnail as if it were its original, one sharpness for all."""
-    from scipy.sparse import csr_matrix
-
-    side = COPY_SHAPE[0]
-    radii = (np.arange(_RINGS) + 0.5) * radius / _RINGS
-    around = 2 * np.pi * np.arange(_SAMPLES) / _SAMPLES
-    weights, pixels = [], []
-    for share, wave in zip(share_shown(angle), (np.cos, np.sin), strict=True):
-        place = _pixel((radii[:, None] * wave(around)).ravel() / share)[:, None]
-        blur = _blur_wanted(_SHARPNESS * radius / _INNER.radius, share)
-        reach = math.ceil(3.7 * blur)  # a thousandth of the middle's weight
-        pixel = np.rint(place).astype(np.intp) + np.arange(-reach, reach + 1)
-        weight = np.where((pixel >= 0) & (pixel < side), np.exp(-0.5 * ((pixel - place) / blur) ** 2), 0)
-        weights.append(weight / weight.sum(axis=1, keepdims=True))
-        pixels.append(np.clip(pixel, 0, side - 1))
-    (across, down), (columns, rows) = weights, pixels
-    indices = (rows[:, :, None] * side + columns[:, None, :]).ravel()
-    values = (down[:, :, None] * across[:, None, :]).astype(np.float32).ravel()
-    starts = np.arange(len(across) + 1) * (across.shape[1] * down.shape[1])
-    return csr_matrix((values, indices, starts), shape=(len(across), side * side))

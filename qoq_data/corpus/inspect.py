@@ -16,7 +16,8 @@ import numpy as np
 import polars as pl
 
 from qoq_data.clinical.fingerprints import THUMBNAIL_SHAPE, confirmed_pairs
-from qoq_data.clinical.rotated_copies import COPY_SHAPE, rotated_copy_links
+from qoq_data.clinical.ring_spectra import COPY_SHAPE
+from qoq_data.clinical.rotated_copies import rotated_copy_links
 from qoq_data.corpus.inspectors import INSPECTORS
 from qoq_data.corpus.ledger import Skip
 from qoq_data.corpus.manifest import WORK_FOLDER

@@ -35,7 +35,8 @@ import polars as pl
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from qoq_data.clinical.rotated_copies import MAX_ANGLE, share_shown
+from qoq_data.clinical.ring_spectra import share_shown
+from qoq_data.clinical.rotated_copies import MAX_ANGLE
 from qoq_data.errors import Reason
 from qoq_data.formats.storage import Store
 from qoq_data.licence import Access, Licence, Redistribution

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 from scipy.ndimage import zoom
 
-from qoq_data.clinical.rotated_copies import COPY_SHAPE, copy_thumbnail, rotated_copy_links, share_shown
+from qoq_data.clinical.ring_spectra import COPY_SHAPE, share_shown
+from qoq_data.clinical.rotated_copies import copy_thumbnail, rotated_copy_links
 
 SIDE = 200
 
