@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from qoq_data.errors import RecipeError, UnknownNameError
-from qoq_data.recipe_text import RECIPE_BYTES, Section, key_lines, nearest, problem_text, recipe_tree, scalar
+from qoq_data.recipe_text import Section, key_lines, nearest, problem_text, recipe_file, recipe_tree, scalar
 from qoq_data.source import Source, SourceOptions
 
 
@@ -151,17 +151,8 @@ def combined_recipe(names: Sequence[str], sources: Mapping[str, Source]) -> str:
 
 def find_recipe(name: str, sources: Mapping[str, Source]) -> tuple[str, str]:
     """Text of a recipe and where it stands: a file's path, a source's name, or a recipe that ships with the package."""
-    if name.endswith((".yaml", ".yml")) or "/" in name:
-        path = Path(name)
-        if not path.is_file():
-            raise UnknownNameError(f"There is no recipe file {path.name}.")
-        if path.stat().st_size > RECIPE_BYTES:
-            raise RecipeError(path.name, ["it is larger than a recipe can be"])
-        try:
-            return path.read_text(encoding="utf-8"), path.name
-        except (OSError, UnicodeDecodeError) as error:
-            what = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "may not be read"
-            raise RecipeError(path.name, [f"it {what}"]) from error
+    if (file := recipe_file(name)) is not None:
+        return file
     if name in sources:
         return recipe_text(default_recipe(sources[name]), sources), f"the recipe of {name}"
     for folder in _recipe_folders():

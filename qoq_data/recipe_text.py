@@ -4,14 +4,34 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from qoq_data.errors import RecipeError
+from qoq_data.errors import RecipeError, UnknownNameError
 
 RECIPE_BYTES = 1 << 20
+
+
+def recipe_file(name: str) -> tuple[str, str] | None:
+    """Text and name of the file that ``name`` is the path of; None where it is no path.
+
+    Raises ``UnknownNameError`` where there is none, ``RecipeError`` where it cannot be read as text.
+    """
+    if not name.endswith((".yaml", ".yml")) and "/" not in name:
+        return None
+    path = Path(name)
+    if not path.is_file():
+        raise UnknownNameError(f"There is no recipe file {path.name}.")
+    if path.stat().st_size > RECIPE_BYTES:
+        raise RecipeError(path.name, ["it is larger than a recipe can be"])
+    try:
+        return path.read_text(encoding="utf-8"), path.name
+    except (OSError, UnicodeDecodeError) as error:
+        what = "is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "may not be read"
+        raise RecipeError(path.name, [f"it {what}"]) from error
 
 
 class Section(BaseModel):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from qoq_data.errors import RecipeError, UnknownNameError
-from qoq_data.recipe_text import RECIPE_BYTES, nearest, recipe_tree
+from qoq_data.recipe_text import nearest, recipe_file, recipe_tree
 from qoq_train.recipe import TrainRecipe, parse_train_recipe
 
 if TYPE_CHECKING:
@@ -43,16 +43,8 @@ def read_train_recipe(name: str, overrides: Mapping[str, Any] = {}) -> TrainReci
 
 def find_train_recipe(name: str) -> tuple[str, str]:
     """Text of a recipe and where it stands: a file's path, or a recipe that ships with the package."""
-    if name.endswith((".yaml", ".yml")) or "/" in name:
-        path = Path(name)
-        if not path.is_file():
-            raise UnknownNameError(f"There is no recipe file {path.name}.")
-        if path.stat().st_size > RECIPE_BYTES:
-            raise RecipeError(path.name, ["it is larger than a recipe can be"])
-        try:
-            return path.read_text(encoding="utf-8"), path.name
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(path.name, ["it may not be read, or is not UTF-8 text"]) from error
+    if (file := recipe_file(name)) is not None:
+        return file
     shipped = {path.stem: path for path in _files()}
     if name not in shipped:
         raise UnknownNameError(f"There is no training recipe {name!r}.{nearest(name, list(shipped))}")
